@@ -1,0 +1,1 @@
+//! The exec'd CNI plugin and its wire contract with cni-node.

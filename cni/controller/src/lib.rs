@@ -1,0 +1,1 @@
+//! Kubernetes objects to OVN northbound rows; the only northbound writer.

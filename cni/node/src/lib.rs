@@ -1,0 +1,1 @@
+//! The per-node daemon: plugs pods into OVS.

@@ -1,0 +1,1 @@
+//! What every long-running Outboard program does: logging, signals, metrics and health.

@@ -1,0 +1,1 @@
+//! A durable set of small records: one JSON file each, fsync and rename, stamped with the boot id.
