@@ -1,1 +1,39 @@
-//! The lab: nodes in network namespaces with a real Kubernetes, and the tests that run in it.
+//! The lab: a real Kubernetes on real OVN, each node a set of namespaces on one small machine.
+//!
+//! A [`Site`] is the ground: an underlay (`198.18.<id>.0/24`, `fd00:198:<id>::/64`), an outside host, and [`Node`]s with
+//! their own network, mounts and host name. On it stand [`OvnLab`] (OVN central and chassis, up in seconds: enough for
+//! tests of one daemon) and [`Lab`] (the same, and a Kubernetes cluster with kubelets and containerd). Several labs run
+//! side by side; each one has an id, a state directory and a cgroup, and `down` leaves nothing of them.
+//!
+//! The calls block: the library is made for tests and for the program `outboard-lab`.
+
+mod central;
+mod cgroup;
+pub mod cli;
+mod control_plane;
+mod env_file;
+mod fabric;
+mod images;
+mod install;
+mod kubelet;
+mod lab;
+mod node;
+mod ovn_lab;
+mod pki;
+mod process;
+mod shell;
+mod site;
+mod state;
+mod sweep;
+mod switch;
+mod wait;
+
+pub use central::{Central, CentralConfig};
+pub use lab::{Lab, LabConfig, Network};
+pub use node::Node;
+pub use ovn_lab::{OvnLab, OvnLabConfig};
+pub use pki::{Authority, Credential};
+pub use process::Process;
+pub use shell::run;
+pub use site::{Site, SiteConfig};
+pub use wait::until;

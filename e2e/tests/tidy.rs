@@ -16,7 +16,10 @@ const MAIN_LINES: usize = 30;
 const EMPTY_NAMES: [&str; 6] = ["utils", "util", "common", "helpers", "manager", "types"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e/ lies in the workspace").into()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("e2e/ lies in the workspace")
+        .into()
 }
 
 fn read(path: &Path) -> String {
@@ -26,24 +29,53 @@ fn read(path: &Path) -> String {
 /// Every Rust file that git tracks or would track.
 fn sources() -> Vec<PathBuf> {
     let out = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "*.rs",
+        ])
         .current_dir(root())
         .output()
         .expect("run git (`make setup` installs it)");
-    assert!(out.status.success(), "git ls-files: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "git ls-files: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let list = String::from_utf8(out.stdout).expect("file names are UTF-8");
-    let files: Vec<_> = list.lines().map(PathBuf::from).filter(|f| root().join(f).exists()).collect();
-    assert!(files.len() > 20, "git ls-files found only {} sources", files.len());
+    let files: Vec<_> = list
+        .lines()
+        .map(PathBuf::from)
+        .filter(|f| root().join(f).exists())
+        .collect();
+    assert!(
+        files.len() > 20,
+        "git ls-files found only {} sources",
+        files.len()
+    );
     files
 }
 
 fn metadata() -> Value {
     let out = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--all-features", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--all-features",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(root())
         .output()
         .expect("run cargo metadata");
-    assert!(out.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON")
 }
 
@@ -53,8 +85,11 @@ fn packages(metadata: &Value) -> &Vec<Value> {
 
 /// The workspace's own packages.
 fn members(metadata: &Value) -> Vec<&Value> {
-    let ids: BTreeSet<_> = metadata["workspace_members"].as_array().expect("members").iter().collect();
-    packages(metadata).iter().filter(|p| ids.contains(&p["id"])).collect()
+    let ids = metadata["workspace_members"].as_array().expect("members");
+    packages(metadata)
+        .iter()
+        .filter(|p| ids.contains(&p["id"]))
+        .collect()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -63,25 +98,40 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 /// A file that is compiled only for tests, benches or examples.
 fn is_test(file: &Path) -> bool {
-    file.components().any(|c| ["tests", "benches", "examples"].iter().any(|d| c.as_os_str() == *d))
-        || file.file_stem().is_some_and(|s| s == "tests")
+    file.components().any(|c| {
+        ["tests", "benches", "examples"]
+            .iter()
+            .any(|d| c.as_os_str() == *d)
+    }) || file.file_stem().is_some_and(|s| s == "tests")
 }
 
 fn assert_none(what: &str, offenders: &[String]) {
-    assert!(offenders.is_empty(), "{what}:\n  {}", offenders.join("\n  "));
+    assert!(
+        offenders.is_empty(),
+        "{what}:\n  {}",
+        offenders.join("\n  ")
+    );
 }
 
 /// The fenced block `arrows` of ARCHITECTURE.md: `crate -> crates it may use`.
 fn allowed_arrows() -> BTreeMap<String, BTreeSet<String>> {
     let text = read(&root().join("ARCHITECTURE.md"));
-    let block = text.split("```arrows\n").nth(1).and_then(|rest| rest.split("```").next());
+    let block = text
+        .split("```arrows\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
     let block = block.expect("ARCHITECTURE.md has a fenced block `arrows`");
     block
         .lines()
         .filter(|l| !l.trim().is_empty())
         .map(|line| {
-            let (from, to) = line.split_once("->").unwrap_or_else(|| panic!("no arrow in `{line}`"));
-            (from.trim().into(), to.split_whitespace().map(Into::into).collect())
+            let (from, to) = line
+                .split_once("->")
+                .unwrap_or_else(|| panic!("no arrow in `{line}`"));
+            (
+                from.trim().into(),
+                to.split_whitespace().map(Into::into).collect(),
+            )
         })
         .collect()
 }
@@ -90,8 +140,15 @@ fn allowed_arrows() -> BTreeMap<String, BTreeSet<String>> {
 fn arrows_are_those_of_architecture_md() {
     let metadata = metadata();
     let allowed = allowed_arrows();
-    let ours: BTreeSet<_> = members(&metadata).iter().map(|p| text(p, "name").to_owned()).collect();
-    assert_eq!(allowed.keys().cloned().collect::<BTreeSet<_>>(), ours, "crates in the arrows table");
+    let ours: BTreeSet<_> = members(&metadata)
+        .iter()
+        .map(|p| text(p, "name").to_owned())
+        .collect();
+    assert_eq!(
+        allowed.keys().cloned().collect::<BTreeSet<_>>(),
+        ours,
+        "crates in the arrows table"
+    );
     let mut offenders = Vec::new();
     for package in members(&metadata) {
         let from = text(package, "name");
@@ -131,15 +188,31 @@ fn crates_with_one_user_keep_one_user() {
 #[test]
 fn plugin_has_no_async_runtime_and_no_kubernetes() {
     let out = Command::new(env!("CARGO"))
-        .args(["tree", "-p", "cni-bin", "-e", "normal", "--prefix", "none", "--offline"])
+        .args([
+            "tree",
+            "-p",
+            "cni-bin",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+        ])
         .current_dir(root())
         .output()
         .expect("run cargo tree");
-    assert!(out.status.success(), "cargo tree: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let tree = String::from_utf8(out.stdout).expect("UTF-8");
     let bad: Vec<_> = tree
         .lines()
-        .filter(|l| ["tokio", "kube", "tonic", "hyper"].iter().any(|c| l.split(' ').next() == Some(c)))
+        .filter(|l| {
+            ["tokio", "kube", "tonic", "hyper"]
+                .iter()
+                .any(|c| l.split(' ').next() == Some(c))
+        })
         .map(Into::into)
         .collect();
     assert_none("crates that the exec'd plugin must not load", &bad);
@@ -150,11 +223,18 @@ fn files_answer_one_question() {
     let mut offenders = Vec::new();
     for file in sources() {
         let lines = read(&root().join(&file)).lines().count();
-        let cap = if file.file_name().is_some_and(|n| n == "main.rs") { MAIN_LINES } else { FILE_LINES };
+        let cap = if file.file_name().is_some_and(|n| n == "main.rs") {
+            MAIN_LINES
+        } else {
+            FILE_LINES
+        };
         if !is_test(&file) && lines > cap {
             offenders.push(format!("{}: {lines} lines, at most {cap}", file.display()));
         }
-        if file.file_stem().is_some_and(|s| EMPTY_NAMES.iter().any(|n| s == *n)) {
+        if file
+            .file_stem()
+            .is_some_and(|s| EMPTY_NAMES.iter().any(|n| s == *n))
+        {
             offenders.push(format!("{}: the name says nothing", file.display()));
         }
     }
@@ -164,10 +244,17 @@ fn files_answer_one_question() {
 #[test]
 fn nothing_is_left_undone_or_switched_off() {
     // Put together here so that this file does not find itself.
-    let banned: Vec<String> = [("todo", "!("), ("unimplemented", "!("), ("#[ig", "nore"), ("#[should", "_panic"), ("TO", "DO:"), ("FIX", "ME")]
-        .iter()
-        .map(|(a, b)| format!("{a}{b}"))
-        .collect();
+    let banned: Vec<String> = [
+        ("todo", "!("),
+        ("unimplemented", "!("),
+        ("#[ig", "nore"),
+        ("#[should", "_panic"),
+        ("TO", "DO:"),
+        ("FIX", "ME"),
+    ]
+    .iter()
+    .map(|(a, b)| format!("{a}{b}"))
+    .collect();
     let mut offenders = Vec::new();
     for file in sources() {
         for (number, line) in read(&root().join(&file)).lines().enumerate() {
@@ -208,13 +295,24 @@ const PURE: [&str; 3] = ["desired.rs", "plan.rs", "ipam.rs"];
 fn deciding_files_are_pure() {
     let mut offenders = Vec::new();
     for file in sources().iter().filter(|f| !is_test(f)) {
-        if !file.file_name().is_some_and(|n| PURE.iter().any(|p| n == *p)) {
+        if !file
+            .file_name()
+            .is_some_and(|n| PURE.iter().any(|p| n == *p))
+        {
             continue;
         }
         for (number, line) in read(&root().join(file)).lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            if ["async ", ".await", "kube::Client", "tokio::"].iter().any(|w| code.contains(w)) {
-                offenders.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
+            if ["async ", ".await", "kube::Client", "tokio::"]
+                .iter()
+                .any(|w| code.contains(w))
+            {
+                offenders.push(format!(
+                    "{}:{}: {}",
+                    file.display(),
+                    number + 1,
+                    line.trim()
+                ));
             }
         }
     }
@@ -227,19 +325,30 @@ fn failpoints_are_not_in_a_release() {
     let mut offenders = Vec::new();
     for package in members(&metadata) {
         let features = package["features"].as_object().expect("features");
-        let default = features.get("default").map(ToString::to_string).unwrap_or_default();
+        let default = features
+            .get("default")
+            .map(ToString::to_string)
+            .unwrap_or_default();
         if default.contains("fail") {
             offenders.push(format!("{}: on by default", text(package, "name")));
         }
         for dependency in package["dependencies"].as_array().expect("dependencies") {
-            if text(dependency, "name") == "fail" && dependency["features"].to_string().contains("failpoints") {
-                offenders.push(format!("{}: `fail` with failpoints always on", text(package, "name")));
+            if text(dependency, "name") == "fail"
+                && dependency["features"].to_string().contains("failpoints")
+            {
+                offenders.push(format!(
+                    "{}: `fail` with failpoints always on",
+                    text(package, "name")
+                ));
             }
         }
     }
     for file in ["Makefile", "e2e/Cargo.toml"] {
         let body = read(&root().join(file));
-        for line in body.lines().filter(|l| l.contains("--release") || l.contains("--profile plugin")) {
+        for line in body
+            .lines()
+            .filter(|l| l.contains("--release") || l.contains("--profile plugin"))
+        {
             if line.contains("features") {
                 offenders.push(format!("{file}: `{}` names features", line.trim()));
             }
@@ -252,19 +361,36 @@ fn failpoints_are_not_in_a_release() {
 fn licence_allowed(expression: &str, allow: &BTreeSet<String>) -> bool {
     let flat = expression.replace(['(', ')'], " ").replace('/', " OR ");
     // `A AND B` needs both, `A OR B` one; no package here nests deeper than AND over OR.
-    flat.split(" AND ").all(|part| part.split(" OR ").any(|one| allow.contains(one.trim())))
+    flat.split(" AND ")
+        .all(|part| part.split(" OR ").any(|one| allow.contains(one.trim())))
 }
 
 #[test]
 fn licences_are_those_of_deny_toml() {
     let deny = read(&root().join("deny.toml"));
-    let list = deny.split("allow = [").nth(1).and_then(|r| r.split(']').next()).expect("allow list");
-    let allow: BTreeSet<_> = list.split('"').skip(1).step_by(2).map(ToOwned::to_owned).collect();
+    let list = deny
+        .split("allow = [")
+        .nth(1)
+        .and_then(|r| r.split(']').next())
+        .expect("allow list");
+    let allow: BTreeSet<_> = list
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(ToOwned::to_owned)
+        .collect();
     let metadata = metadata();
     let offenders: Vec<_> = packages(&metadata)
         .iter()
         .filter(|p| !licence_allowed(text(p, "license"), &allow))
-        .map(|p| format!("{} {}: {}", text(p, "name"), text(p, "version"), p["license"]))
+        .map(|p| {
+            format!(
+                "{} {}: {}",
+                text(p, "name"),
+                text(p, "version"),
+                p["license"]
+            )
+        })
         .collect();
     assert_none("licences that deny.toml does not allow", &offenders);
 }

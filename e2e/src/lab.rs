@@ -1,0 +1,287 @@
+//! A Kubernetes cluster on real OVN: brought up, asked, taken down.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::central::{Central, CentralConfig};
+use crate::control_plane::ControlPlane;
+use crate::images::{self, Set};
+use crate::node::Node;
+use crate::site::{self, Site, SiteConfig};
+use crate::{env_file, install, kubelet, shell, switch, wait};
+
+/// Whose network pods get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Outboard, installed by its own manifests, with CoreDNS.
+    Outboard,
+    /// The reference bridge plugin: no Outboard in the lab.
+    Bridge,
+}
+
+/// What cluster is wanted.
+#[derive(Debug, Clone)]
+pub struct LabConfig {
+    /// Id and number of nodes.
+    pub site: SiteConfig,
+    /// NB as one server or three.
+    pub central: CentralConfig,
+    /// Whose network.
+    pub network: Network,
+}
+
+impl Default for LabConfig {
+    fn default() -> Self {
+        Self {
+            site: SiteConfig::default(),
+            central: CentralConfig::default(),
+            network: Network::Outboard,
+        }
+    }
+}
+
+/// A running cluster. Dropping it takes it down (see [`Site`]).
+pub struct Lab {
+    /// The ground: nodes, addresses, the outside host.
+    pub site: Site,
+    /// OVN's databases.
+    pub central: Central,
+    plane: ControlPlane,
+    kubectl: String,
+}
+
+impl Lab {
+    /// Brings a cluster up and waits until its nodes are Ready and its system pods run. Says on standard error what it does.
+    ///
+    /// # Errors
+    /// A part does not come up; the message names it and nothing is left (logs neither: `OUTBOARD_LAB_KEEP=1` keeps them).
+    pub fn up(config: &LabConfig) -> Result<Self> {
+        let clock = Clock(Instant::now());
+        let set = if config.network == Network::Outboard {
+            Set::Outboard
+        } else {
+            Set::Plain
+        };
+        let archives = std::thread::spawn(move || images::build(set));
+        let site = Site::create(&config.site)?;
+        clock.say(&site, "namespaces and wires");
+        site::in_parallel(site.nodes().iter(), switch::start)?;
+        clock.say(&site, "Open vSwitch");
+        let (central, plane) = std::thread::scope(|scope| {
+            let plane = scope.spawn(|| ControlPlane::start(site.master()));
+            let runtimes =
+                scope.spawn(|| site::in_parallel(site.nodes().iter(), kubelet::containerd));
+            let central = Central::start(site.master(), config.central);
+            clock.say(&site, "OVN databases and northd");
+            runtimes.join().map_err(panicked)??;
+            anyhow::Ok((central?, plane.join().map_err(panicked)??))
+        })?;
+        let archives = archives.join().map_err(panicked)??;
+        clock.say(&site, "containerd, images built");
+        site::in_parallel(site.nodes().iter(), |node| images::import(node, &archives))?;
+        clock.say(&site, "images imported");
+        plane.wait()?;
+        plane.controllers(site.master())?;
+        clock.say(&site, "API server");
+        let lab = Self {
+            site,
+            central,
+            plane,
+            kubectl: images::tool("kubectl")?,
+        };
+        lab.start_nodes(config.network, &clock)?;
+        Ok(lab)
+    }
+
+    fn start_nodes(&self, network: Network, clock: &Clock) -> Result<()> {
+        for node in self.nodes() {
+            if network == Network::Bridge {
+                kubelet::bridge_network(node)?;
+            }
+            kubelet::start(node, &self.plane)?;
+        }
+        self.wait_for("nodes to register", Duration::from_secs(60), |lab| {
+            let listed = lab.kubectl(&["get", "nodes", "-o", "name"])?;
+            Ok(listed.lines().count() == lab.nodes().len())
+        })?;
+        self.kubectl(&[
+            "label",
+            "--overwrite",
+            "node",
+            "n1",
+            "node-role.kubernetes.io/control-plane=",
+        ])?;
+        clock.say(&self.site, "kubelets");
+        if network == Network::Outboard {
+            install::outboard(self)?;
+            clock.say(&self.site, "Outboard applied");
+        }
+        self.kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            "nodes",
+            "--all",
+            "--timeout=180s",
+        ])?;
+        clock.say(&self.site, "nodes Ready");
+        if network == Network::Outboard {
+            install::wait(self)?;
+            clock.say(&self.site, "Outboard and CoreDNS run");
+        }
+        self.kubectl_until_ok(
+            "the default service account",
+            &["get", "serviceaccount", "default"],
+        )
+    }
+
+    /// All nodes, the master first.
+    pub fn nodes(&self) -> &[Node] {
+        self.site.nodes()
+    }
+
+    /// A node by its name.
+    ///
+    /// # Panics
+    /// The lab has no such node.
+    pub fn node(&self, name: &str) -> &Node {
+        self.site.node(name)
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.plane.kubeconfig.clone()
+    }
+
+    /// `https://…`, the API server's real address.
+    pub fn api_server(&self) -> &str {
+        &self.plane.server
+    }
+
+    /// Runs kubectl as administrator.
+    ///
+    /// # Errors
+    /// As [`crate::run`].
+    pub fn kubectl<S: AsRef<str>>(&self, arguments: &[S]) -> Result<String> {
+        shell::run(&self.kubectl_line(arguments))
+    }
+
+    /// Applies manifests given as text.
+    ///
+    /// # Errors
+    /// As [`crate::run`].
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        shell::run_with_input(&self.kubectl_line(&["apply", "-f", "-"]), yaml)
+    }
+
+    /// Runs a command in a pod's first container.
+    ///
+    /// # Errors
+    /// As [`crate::run`].
+    pub fn pod_exec(&self, namespace: &str, pod: &str, argv: &[&str]) -> Result<String> {
+        self.kubectl(&[&["exec", "-n", namespace, pod, "--"], argv].concat())
+    }
+
+    /// Runs ovn-nbctl.
+    ///
+    /// # Errors
+    /// As [`crate::run`].
+    pub fn nbctl(&self, arguments: &[&str]) -> Result<String> {
+        self.central.nbctl(arguments)
+    }
+
+    /// Runs ovn-sbctl.
+    ///
+    /// # Errors
+    /// As [`crate::run`].
+    pub fn sbctl(&self, arguments: &[&str]) -> Result<String> {
+        self.central.sbctl(arguments)
+    }
+
+    /// Waits for a condition; see [`crate::until`].
+    ///
+    /// # Errors
+    /// It did not come true in time.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&Self) -> Result<bool>,
+    ) -> Result<()> {
+        wait::until_true(what, limit, || condition(self))
+    }
+
+    /// Waits until a pod is Ready.
+    ///
+    /// # Errors
+    /// It is not in time: the message ends with the pod's events.
+    pub fn wait_ready(&self, namespace: &str, pod: &str, limit: Duration) -> Result<()> {
+        let timeout = format!("--timeout={}s", limit.as_secs());
+        self.kubectl(&[
+            "wait",
+            "-n",
+            namespace,
+            "--for=condition=Ready",
+            &format!("pod/{pod}"),
+            &timeout,
+        ])
+        .map(drop)
+        .with_context(|| {
+            self.kubectl(&["events", "-n", namespace, "--for", &format!("pod/{pod}")])
+                .unwrap_or_default()
+        })
+    }
+
+    /// The busybox image that is in every node.
+    pub fn image(&self) -> &'static str {
+        images::BUSYBOX
+    }
+
+    /// The lab's environment file, as shell text.
+    ///
+    /// # Errors
+    /// The kubeconfig is gone.
+    pub fn environment(&self) -> Result<String> {
+        env_file::text(self)
+    }
+
+    /// Leaves the lab up when this program ends.
+    ///
+    /// # Errors
+    /// The state directory cannot be written.
+    pub fn keep(&mut self) -> Result<()> {
+        self.site.keep()
+    }
+
+    pub(crate) fn kubectl_until_ok(&self, what: &str, arguments: &[&str]) -> Result<()> {
+        self.wait_for(what, Duration::from_secs(60), |lab| {
+            lab.kubectl(arguments).map(|_| true)
+        })
+    }
+
+    fn kubectl_line<S: AsRef<str>>(&self, arguments: &[S]) -> Vec<String> {
+        let config = format!("--kubeconfig={}", self.plane.kubeconfig.display());
+        let rest = arguments.iter().map(|a| a.as_ref().to_string());
+        [self.kubectl.clone(), config]
+            .into_iter()
+            .chain(rest)
+            .collect()
+    }
+}
+
+struct Clock(Instant);
+
+impl Clock {
+    fn say(&self, site: &Site, what: &str) {
+        eprintln!(
+            "[lab {} {:5.1}s] {what}",
+            site.id(),
+            self.0.elapsed().as_secs_f32()
+        );
+    }
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> anyhow::Error {
+    anyhow::anyhow!("a thread of the lab panicked")
+}

@@ -1,0 +1,134 @@
+//! Open vSwitch and ovn-controller of a node, as host services.
+//!
+//! The datapath is userspace: a tunnel leaves only through an OVS bridge that owns the underlay address, so `br-phy` has
+//! eth0 as its port and the node's addresses. ovn-controller runs from the start and idles until the local database tells
+//! it where the southbound database is, who it is and which keys to show: cni-node's job, or [`configure`]'s.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::node::Node;
+use crate::wait;
+
+const OVS_SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+const DB: &str = "unix:/run/openvswitch/db.sock";
+
+/// Starts ovsdb-server, ovs-vswitchd and ovn-controller and puts the underlay onto br-phy.
+pub(crate) fn start(node: &Node) -> Result<()> {
+    node.exec(&[
+        "ovsdb-tool",
+        "create",
+        "/etc/openvswitch/conf.db",
+        OVS_SCHEMA,
+    ])?;
+    node.start(
+        "ovsdb-server",
+        &[
+            "ovsdb-server",
+            "/etc/openvswitch/conf.db",
+            "--remote=punix:/run/openvswitch/db.sock",
+            "--remote=db:Open_vSwitch,Open_vSwitch,manager_options",
+            "--private-key=db:Open_vSwitch,SSL,private_key",
+            "--certificate=db:Open_vSwitch,SSL,certificate",
+            "--bootstrap-ca-cert=db:Open_vSwitch,SSL,ca_cert",
+            "--pidfile=/run/openvswitch/ovsdb-server.pid",
+            "--unixctl=/run/openvswitch/ovsdb-server.ctl",
+            "--overwrite-pidfile",
+            "-vconsole:warn",
+            "-vsyslog:off",
+        ],
+    )?;
+    socket(node, "/run/openvswitch/db.sock")?;
+    node.exec(&["ovs-vsctl", "--no-wait", "init"])?;
+    node.start(
+        "ovs-vswitchd",
+        &[
+            "ovs-vswitchd",
+            DB,
+            "--disable-system",
+            "--pidfile=/run/openvswitch/ovs-vswitchd.pid",
+            "--overwrite-pidfile",
+            "-vconsole:info",
+            "-vsyslog:off",
+        ],
+    )?;
+    underlay(node)?;
+    node.start(
+        "ovn-controller",
+        &[
+            "ovn-controller",
+            DB,
+            "--pidfile=/run/ovn/ovn-controller.pid",
+            "--overwrite-pidfile",
+            "-vconsole:info",
+            "-vsyslog:off",
+        ],
+    )?;
+    Ok(())
+}
+
+/// Points ovn-controller at a southbound database, as cni-node does it; `tls` is the directory of the node's identity.
+pub(crate) fn configure(node: &Node, southbound: &str, tls: Option<&str>) -> Result<()> {
+    if let Some(dir) = tls {
+        let file = |name: &str| format!("{dir}/{name}");
+        node.exec(&[
+            "ovs-vsctl",
+            "set-ssl",
+            &file("tls.key"),
+            &file("tls.crt"),
+            &file("ca.crt"),
+        ])?;
+    }
+    let (ip, _) = node.addresses();
+    node.exec(&[
+        "ovs-vsctl",
+        "--timeout=20",
+        "set",
+        "open",
+        ".",
+        &format!("external_ids:system-id={}", node.name()),
+        &format!("external_ids:ovn-remote=\"{southbound}\""),
+        "external_ids:ovn-encap-type=geneve",
+        &format!("external_ids:ovn-encap-ip={ip}"),
+        "external_ids:ovn-bridge-datapath-type=netdev",
+        "external_ids:ovn-monitor-all=false",
+    ])?;
+    Ok(())
+}
+
+/// Moves the node's address from eth0 to br-phy. The kernel must not answer on eth0 as well: packets would come twice.
+fn underlay(node: &Node) -> Result<()> {
+    let (v4, v6) = node.addresses();
+    let (mac, lab) = (node.mac(), node.lab());
+    node.script(&format!(
+        "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1 net.ipv4.conf.eth0.arp_ignore=8\n\
+         ethtool -K eth0 tx off >/dev/null\n\
+         ip link set eth0 up\n\
+         nft -f - <<'RULES'\n\
+         table inet lab {{\n\
+           chain input {{ type filter hook input priority -300; iifname eth0 drop; }}\n\
+           chain forward {{ type filter hook forward priority -300; iifname eth0 drop; }}\n\
+         }}\n\
+         RULES\n\
+         ovs-vsctl --timeout=20 --may-exist add-br br-phy \
+         -- set bridge br-phy datapath_type=netdev 'other_config:hwaddr=\"{mac}\"' -- --may-exist add-port br-phy eth0\n\
+         ethtool -K br-phy tx off >/dev/null\n\
+         ip addr replace {v4}/24 dev br-phy\n\
+         ip -6 addr replace {v6}/64 dev br-phy nodad\n\
+         ip link set br-phy up\n\
+         ip route replace default via 198.18.{lab}.1\n\
+         ip -6 route replace default via fd00:198:{lab}::1\n"
+    ))?;
+    Ok(())
+}
+
+/// Waits until a server listens on a unix socket of the node.
+pub(crate) fn socket(node: &Node, inside: &str) -> Result<()> {
+    let path = node.path(inside);
+    wait::until_true(
+        &format!("{inside} on node {}", node.name()),
+        Duration::from_secs(20),
+        || Ok(std::os::unix::net::UnixStream::connect(&path).map(|_| true)?),
+    )
+}

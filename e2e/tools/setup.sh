@@ -1,0 +1,104 @@
+#!/bin/bash
+# Brings a Debian 12 machine to where `make build test demo` work: system packages, and the Go programs of the lab
+# (Kubernetes, cnitool, reference CNI plugins, CoreDNS) built once into a cache outside the checkout.
+# Idempotent; seconds when all is there. Prints the tools' directory with --print-bin and does nothing else then.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${OUTBOARD_CACHE:-${HOME:-/root}/.cache/outboard}
+modules=(cni coredns kubernetes)
+
+packages=(
+    openvswitch-switch openvswitch-common ovn-central ovn-host ovn-common
+    etcd-server etcd-client containerd runc
+    nftables iproute2 iputils-ping ethtool conntrack curl openssl procps util-linux
+    busybox-static buildah gcc libc6-dev make ca-certificates
+)
+
+# One directory per content of the module files: an older checkout keeps its own tools.
+hash=$(cd "$here" && cat "${modules[@]/%//go.mod}" "${modules[@]/%//go.sum}" coredns/main.go | sha256sum | cut -c1-16)
+tools=$cache/tools/$hash
+bin=$tools/bin
+
+if [[ ${1:-} == --print-bin ]]; then
+    echo "$bin"
+    exit 0
+fi
+
+say() { printf '[setup %4ds] %s\n' "$SECONDS" "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+mkdir -p "$cache"
+exec 9>"$cache/setup.lock"
+flock -n 9 || { say "another set-up is running: waiting for it"; flock 9; }
+
+missing_packages() {
+    local p
+    for p in "${packages[@]}"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null) == installed ]] || echo "$p"
+    done
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    if ((${#missing[@]} == 0)); then
+        say "packages: all ${#packages[@]} there"
+        return
+    fi
+    ((EUID == 0)) || die "packages are missing (${missing[*]}) and only root can install them: run 'sudo make setup'"
+    say "packages: installing ${missing[*]}"
+    # The lab starts OVS, OVN, etcd and containerd itself, one set per node: the packages' services would be in the way.
+    local policy=/usr/sbin/policy-rc.d ours=
+    if [[ ! -e $policy ]]; then
+        ours=$policy
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    # shellcheck disable=SC2064 # the path is wanted as it is now
+    [[ -z $ours ]] || trap "rm -f '$ours'" EXIT
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$cache/apt.log" 2>&1 ||
+        { apt-get update -qq >>"$cache/apt.log" 2>&1 &&
+          apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$cache/apt.log" 2>&1; } ||
+        { tail -n 20 "$cache/apt.log" >&2; die "apt-get install failed: see $cache/apt.log"; }
+    [[ -z $ours ]] || rm -f "$ours"
+    trap - EXIT
+}
+
+need_toolchains() {
+    PATH=$PATH:/usr/local/go/bin:${HOME:-/root}/.cargo/bin
+    command -v go >/dev/null || die "Go is not there: install Go 1.25 or newer into /usr/local/go (go.dev/dl)"
+    command -v cargo >/dev/null || die "Rust is not there: install rustup; rust-toolchain.toml names the version"
+}
+
+build_module() {
+    local module=$1 stamp=$tools/$1.done
+    [[ -e $stamp ]] && { say "tools: $module there"; return; }
+    say "tools: building $module (log: $tools/$module.log)"
+    local what=tool flags=() version
+    case $module in
+    kubernetes)
+        version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/kubernetes/go.mod" | head -n 1)
+        local minor=${version#v1.}
+        local x
+        for x in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+            flags+=("-X $x.gitVersion=$version -X $x.gitMajor=1 -X $x.gitMinor=${minor%%.*} -X $x.gitTreeState=clean")
+        done
+        ;;
+    coredns) what=. ;;
+    esac
+    (cd "$here/$module" && CGO_ENABLED=0 nice -n 5 \
+        go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${flags[*]:-}" -o "$bin/" "$what") \
+        >"$tools/$module.log" 2>&1 || { tail -n 20 "$tools/$module.log" >&2; die "building $module failed: see $tools/$module.log"; }
+    touch "$stamp"
+    say "tools: $module built"
+}
+
+install_packages
+need_toolchains
+mkdir -p "$bin"
+for module in "${modules[@]}"; do
+    build_module "$module"
+done
+say "done: $bin"
