@@ -1,1 +1,34 @@
 //! Outboard's Kubernetes API: custom resources, names and the facts that ride on OVN rows.
+//!
+//! What two programs must agree on, and nothing else: no input or output, no client. The programs
+//! on both sides of a wire (the API server, the northbound and the southbound database) take the
+//! spelling of every key from here.
+
+mod layout;
+mod mac;
+mod nad;
+pub mod names;
+mod port;
+mod selection;
+mod subnet;
+mod vpc;
+
+pub use layout::{AddressRange, Layout, LayoutError};
+pub use mac::{Mac, MacError};
+pub use nad::{
+    NadError, NetworkAttachmentDefinition, NetworkAttachmentDefinitionSpec, OutboardNetwork,
+};
+pub use port::{
+    FactError, NodeFacts, PodPort, PortFacts, Role, Route, TAG_IFNAME, TAG_POD, TAG_ROLE, TAG_UID,
+};
+pub use selection::{Selection, SelectionError, selections};
+pub use subnet::{Subnet, SubnetSpec, SubnetStatus, Usage};
+pub use vpc::{StaticRoute, Vpc, VpcSpec, VpcStatus};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+/// The definitions that `manifests/crds` carries, with the file name (without `.yaml`) of each.
+pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
+    vec![("vpcs", Vpc::crd()), ("subnets", Subnet::crd())]
+}

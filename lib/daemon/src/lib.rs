@@ -1,1 +1,13 @@
-//! What every long-running Outboard program does: logging, signals, metrics and health.
+//! What every long-running Outboard program does, and nothing that only one of them does.
+//!
+//! A `main` is three lines: [`args::parse`] its flags (which contain [`args::Common`]), [`run::run`] its async function
+//! with a token that SIGTERM cancels, return the exit code. Inside, [`admin`] serves `/metrics`, `/healthz` and
+//! `/readyz` from a registry and a [`readiness::Readiness`]; [`socket`] binds a unix socket that root alone reaches.
+
+pub mod admin;
+pub mod args;
+pub mod logging;
+pub mod process;
+pub mod readiness;
+pub mod run;
+pub mod socket;

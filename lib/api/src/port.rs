@@ -1,0 +1,376 @@
+//! The facts about a logical port that ride on its row's external_ids.
+//!
+//! cni-controller writes them on the northbound Logical_Switch_Port, northd copies them to the
+//! southbound Port_Binding, cni-node trusts them and nothing else of that row (a chassis may write
+//! `options`). A row that is forged or half written is an error with a sentence, never a panic and
+//! never a guess.
+
+use crate::Mac;
+use crate::names::{PRIMARY_IFNAME, marker};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// Key of a pod port's `<namespace>/<name>`.
+pub const TAG_POD: &str = "pod";
+/// Key of a pod port's pod UID.
+pub const TAG_UID: &str = "uid";
+/// Key of a pod port's interface name.
+pub const TAG_IFNAME: &str = "ifname";
+/// Key of the port's role: `pod` or `node`.
+pub const TAG_ROLE: &str = "role";
+const SUBNET: &str = "subnet";
+const MAC: &str = "mac";
+const IPS: &str = "ips";
+const GATEWAYS: &str = "gateways";
+const ROUTES: &str = "routes";
+const MTU: &str = "mtu";
+const DEFAULT_ROUTE: &str = "default-route";
+const POD_CIDRS: &str = "pod-cidrs";
+const SERVICE_CIDRS: &str = "service-cidrs";
+const JOIN_CIDRS: &str = "join-cidrs";
+const NAT_CIDRS: &str = "nat-cidrs";
+const MARKER_PREFIX: &str = "node.";
+
+/// Everything that cni-node needs to know of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortFacts {
+    /// Chassis names that may bind the port: one, or two while a VM migrates.
+    pub chassis: BTreeSet<String>,
+    /// Whose port it is.
+    pub role: Role,
+    /// Name of the subnet (logical switch).
+    pub subnet: String,
+    /// The interface's MAC address.
+    pub mac: Mac,
+    /// The interface's addresses with the subnet's prefix length: one or two, IPv4 first.
+    pub ips: Vec<IpNet>,
+    /// The subnet's gateways: at most one a family, IPv4 first.
+    pub gateways: Vec<IpAddr>,
+    /// Further routes. The default route follows from `gateways` and is not repeated here.
+    pub routes: Vec<Route>,
+    /// Upper bound in bytes; none = the node's underlay decides alone.
+    pub mtu: Option<u32>,
+    /// Whether the gateways become default routes.
+    pub default_route: bool,
+}
+
+/// Whose port it is, and what only such a port has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A pod's interface.
+    Pod(PodPort),
+    /// A node's `ob0`; it carries what the node must know about the cluster.
+    Node(NodeFacts),
+}
+
+/// The owner of a pod's interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPort {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name (not the VM's).
+    pub name: String,
+    /// The pod's UID as CNI_ARGS carries it.
+    pub uid: String,
+    /// The interface's name in the pod.
+    pub ifname: String,
+}
+
+/// What a node cannot know by itself. Lists may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Subnets of pods in the default VPC.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The cluster's service CIDRs.
+    pub service_cidrs: Vec<IpNet>,
+    /// The join subnet.
+    pub join_cidrs: Vec<IpNet>,
+    /// Those of `pod_cidrs` whose traffic to the outside is masqueraded.
+    pub nat_cidrs: Vec<IpNet>,
+}
+
+/// A route of a pod: destination and next hop, of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Next hop, on the port's subnet.
+    pub via: IpAddr,
+}
+
+/// Why a row's external_ids are no facts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FactError {
+    /// A key that must be there is not.
+    #[error(
+        "external_ids has no {key:?}: the row was not written by cni-controller, or by another version of it"
+    )]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// A key has a value that cannot be.
+    #[error("external_ids:{key} = {value:?}: {why}")]
+    Invalid {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl PortFacts {
+    /// The external_ids of the row, without the keys `outboard` and `outboard-id`.
+    pub fn encode(&self) -> BTreeMap<String, String> {
+        let mut ids: BTreeMap<String, String> = self
+            .chassis
+            .iter()
+            .map(|chassis| (marker(chassis), String::new()))
+            .collect();
+        let mut put = |key: &str, value: String| ids.insert(key.to_owned(), value);
+        match &self.role {
+            Role::Pod(pod) => {
+                put(TAG_ROLE, "pod".to_owned());
+                put(TAG_POD, format!("{}/{}", pod.namespace, pod.name));
+                put(TAG_UID, pod.uid.clone());
+                put(TAG_IFNAME, pod.ifname.clone());
+            }
+            Role::Node(node) => {
+                put(TAG_ROLE, "node".to_owned());
+                put(POD_CIDRS, join(&node.pod_cidrs));
+                put(SERVICE_CIDRS, join(&node.service_cidrs));
+                put(JOIN_CIDRS, join(&node.join_cidrs));
+                put(NAT_CIDRS, join(&node.nat_cidrs));
+            }
+        }
+        put(SUBNET, self.subnet.clone());
+        put(MAC, self.mac.to_string());
+        put(IPS, join(&self.ips));
+        put(GATEWAYS, join(&self.gateways));
+        let routes: Vec<String> = self
+            .routes
+            .iter()
+            .map(|route| format!("{}={}", route.dst, route.via))
+            .collect();
+        put(ROUTES, routes.join(" "));
+        put(DEFAULT_ROUTE, self.default_route.to_string());
+        if let Some(mtu) = self.mtu {
+            put(MTU, mtu.to_string());
+        }
+        ids
+    }
+
+    /// Reads them back. Keys that are not ours are ignored.
+    pub fn decode(ids: &BTreeMap<String, String>) -> Result<Self, FactError> {
+        let row = Row(ids);
+        let role = match row.text(TAG_ROLE)? {
+            "pod" => Role::Pod(row.pod()?),
+            "node" => Role::Node(NodeFacts {
+                pod_cidrs: row.list(POD_CIDRS)?,
+                service_cidrs: row.list(SERVICE_CIDRS)?,
+                join_cidrs: row.list(JOIN_CIDRS)?,
+                nat_cidrs: row.list(NAT_CIDRS)?,
+            }),
+            _ => return Err(row.invalid(TAG_ROLE, "a port's role is pod or node")),
+        };
+        let facts = Self {
+            chassis: ids
+                .keys()
+                .filter_map(|key| key.strip_prefix(MARKER_PREFIX))
+                .map(str::to_owned)
+                .collect(),
+            role,
+            subnet: row.non_empty(SUBNET)?.to_owned(),
+            mac: row.mac()?,
+            ips: row.list(IPS)?,
+            gateways: row.list(GATEWAYS)?,
+            routes: row.routes()?,
+            mtu: row.mtu()?,
+            default_route: match row.text(DEFAULT_ROUTE)? {
+                "true" => true,
+                "false" => false,
+                _ => return Err(row.invalid(DEFAULT_ROUTE, "it is true or false")),
+            },
+        };
+        if facts.ips.is_empty() {
+            return Err(row.invalid(IPS, "a port has at least one address"));
+        }
+        if !one_a_family_v4_first(facts.ips.iter().map(IpNet::addr)) {
+            return Err(row.invalid(
+                IPS,
+                "a port has one IPv4 and/or one IPv6 address, in that order",
+            ));
+        }
+        if !one_a_family_v4_first(facts.gateways.iter().copied()) {
+            return Err(row.invalid(
+                GATEWAYS,
+                "at most one IPv4 and one IPv6 gateway, in that order",
+            ));
+        }
+        if !facts
+            .gateways
+            .iter()
+            .all(|gateway| facts.ips.iter().any(|ip| ip.contains(gateway)))
+        {
+            return Err(row.invalid(
+                GATEWAYS,
+                "a gateway lies in the subnet of one of the port's addresses",
+            ));
+        }
+        Ok(facts)
+    }
+
+    /// The pod's side of the facts, if it is a pod's port.
+    pub fn pod(&self) -> Option<&PodPort> {
+        match &self.role {
+            Role::Pod(pod) => Some(pod),
+            Role::Node(_) => None,
+        }
+    }
+
+    /// The node's side of the facts, if it is a node's port.
+    pub fn node(&self) -> Option<&NodeFacts> {
+        match &self.role {
+            Role::Pod(_) => None,
+            Role::Node(node) => Some(node),
+        }
+    }
+}
+
+impl PodPort {
+    /// Whether it is the pod's first interface.
+    pub fn is_primary(&self) -> bool {
+        self.ifname == PRIMARY_IFNAME
+    }
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn one_a_family_v4_first(mut ips: impl Iterator<Item = IpAddr>) -> bool {
+    match (ips.next(), ips.next(), ips.next()) {
+        (_, None, _) => true,
+        (Some(first), Some(second), None) => first.is_ipv4() && second.is_ipv6(),
+        _ => false,
+    }
+}
+
+/// Interface names as the kernel takes them (dev_valid_name), so that none can become a path.
+fn valid_ifname(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() <= 15
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+}
+
+struct Row<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Row<'a> {
+    fn text(&self, key: &'static str) -> Result<&'a str, FactError> {
+        self.0
+            .get(key)
+            .map(String::as_str)
+            .ok_or(FactError::Missing { key })
+    }
+
+    fn non_empty(&self, key: &'static str) -> Result<&'a str, FactError> {
+        match self.text(key)? {
+            "" => Err(self.invalid(key, "it may not be empty")),
+            text => Ok(text),
+        }
+    }
+
+    fn invalid(&self, key: &'static str, why: impl Into<String>) -> FactError {
+        let value = self.0.get(key).cloned().unwrap_or_default();
+        FactError::Invalid {
+            key,
+            value,
+            why: why.into(),
+        }
+    }
+
+    fn list<T: FromStr<Err: std::fmt::Display>>(
+        &self,
+        key: &'static str,
+    ) -> Result<Vec<T>, FactError> {
+        self.text(key)?
+            .split_ascii_whitespace()
+            .map(|item| {
+                item.parse()
+                    .map_err(|error| self.invalid(key, format!("{item:?}: {error}")))
+            })
+            .collect()
+    }
+
+    fn pod(&self) -> Result<PodPort, FactError> {
+        let (namespace, name) = self
+            .text(TAG_POD)?
+            .split_once('/')
+            .filter(|(namespace, name)| {
+                !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+            })
+            .ok_or_else(|| self.invalid(TAG_POD, "it has the form namespace/name"))?;
+        let ifname = self.text(TAG_IFNAME)?;
+        if !valid_ifname(ifname) {
+            return Err(self.invalid(TAG_IFNAME, "it is no name of a network interface"));
+        }
+        Ok(PodPort {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: self.non_empty(TAG_UID)?.to_owned(),
+            ifname: ifname.to_owned(),
+        })
+    }
+
+    fn mac(&self) -> Result<Mac, FactError> {
+        let mac: Mac = self
+            .text(MAC)?
+            .parse()
+            .map_err(|error: crate::MacError| self.invalid(MAC, error.to_string()))?;
+        if mac.is_unicast() {
+            Ok(mac)
+        } else {
+            Err(self.invalid(MAC, "it is no unicast address"))
+        }
+    }
+
+    fn mtu(&self) -> Result<Option<u32>, FactError> {
+        let Some(text) = self.0.get(MTU) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(mtu @ 68..=65_535) => Ok(Some(mtu)),
+            _ => Err(self.invalid(MTU, "an MTU is a number from 68 to 65535")),
+        }
+    }
+
+    fn routes(&self) -> Result<Vec<Route>, FactError> {
+        self.text(ROUTES)?
+            .split_ascii_whitespace()
+            .map(|item| self.route(item))
+            .collect()
+    }
+
+    fn route(&self, item: &str) -> Result<Route, FactError> {
+        let invalid = || {
+            self.invalid(
+                ROUTES,
+                format!("{item:?} is not of the form destination=next-hop"),
+            )
+        };
+        let (dst, via) = item.split_once('=').ok_or_else(invalid)?;
+        let dst: IpNet = dst.parse().map_err(|_| invalid())?;
+        let via: IpAddr = via.parse().map_err(|_| invalid())?;
+        if dst.addr().is_ipv4() == via.is_ipv4() {
+            Ok(Route { dst, via })
+        } else {
+            Err(self.invalid(ROUTES, format!("{item:?} mixes IPv4 and IPv6")))
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What the API server takes and refuses, by the manifests: rules of the CRDs, the admission policy
+//! and the roles, with the real kube-apiserver.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod apiserver;
+
+use apiserver::ApiServer;
+use std::path::Path;
+
+fn manifests(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../manifests")
+        .join(path)
+        .display()
+        .to_string()
+}
+
+#[test]
+fn the_api_server_takes_what_is_right_and_says_what_is_wrong() {
+    let server = ApiServer::start();
+    server
+        .kubectl("admin", &["create", "namespace", "outboard-system"], "")
+        .unwrap();
+    // The overlay has nothing that is not in the CRDs, but those have to be served first.
+    server
+        .kubectl(
+            "admin",
+            &["apply", "--server-side", "-k", &manifests("crds")],
+            "",
+        )
+        .unwrap();
+    for crd in ["crd/vpcs.iaas.yusur.io", "crd/subnets.iaas.yusur.io"] {
+        server
+            .kubectl(
+                "admin",
+                &["wait", "--for=condition=Established", "--timeout=30s", crd],
+                "",
+            )
+            .unwrap();
+    }
+    for overlay in ["overlays/lab", "overlays/example"] {
+        server
+            .kubectl(
+                "admin",
+                &[
+                    "apply",
+                    "--server-side",
+                    "--force-conflicts",
+                    "-k",
+                    &manifests(overlay),
+                ],
+                "",
+            )
+            .unwrap();
+    }
+    subnets(&server);
+    vpcs(&server);
+    pods(&server);
+    roles(&server);
+}
+
+fn subnet(server: &ApiServer, name: &str, spec: &str) -> Result<String, String> {
+    let object = format!(
+        "apiVersion: iaas.yusur.io/v1\nkind: Subnet\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    );
+    server.kubectl("admin", &["apply", "-f", "-"], &object)
+}
+
+fn refused(what: &str, answer: Result<String, String>, sentence: &str) {
+    let error = answer.expect_err(what);
+    assert!(error.contains(sentence), "{what}: {error}");
+}
+
+fn subnets(server: &ApiServer) {
+    let everything = r#"{cidrs: ["10.1.0.0/16", "fd00:1::/64"], gateways: ["10.1.0.254"], namespaces: [a, "*"], primary: true,
+        excludes: ["10.1.0.2..10.1.0.9", "10.1.1.0/24", "10.1.0.50", "fd00:1::2..fd00:1::9"], natOutgoing: true, mtu: 1400}"#;
+    subnet(server, "all", everything).unwrap();
+    subnet(server, "few", r#"{cidrs: ["10.9.0.0/24"]}"#).unwrap();
+    let defaults = server
+        .kubectl(
+            "admin",
+            &["get", "subnet", "few", "-o", "jsonpath={.spec}"],
+            "",
+        )
+        .unwrap();
+    let spec: api::SubnetSpec = serde_json::from_str(&defaults).unwrap();
+    assert_eq!(spec, api::SubnetSpec::new(["10.9.0.0/24".parse().unwrap()]));
+
+    let table = [
+        (
+            "node",
+            r#"{cidrs: ["10.2.0.0/16"]}"#,
+            "taken by the ports of nodes",
+        ),
+        ("a.b", r#"{cidrs: ["10.2.0.0/16"]}"#, "DNS label"),
+        ("x", "{}", "spec.cidrs: Required"),
+        ("x", "{cidrs: []}", "at least 1 items"),
+        ("x", r#"{cidrs: ["ten"]}"#, "must be a CIDR"),
+        ("x", r#"{cidrs: ["10.2.0.1/16"]}"#, "must be zero"),
+        (
+            "x",
+            r#"{cidrs: ["10.2.0.0/16", "10.3.0.0/16"]}"#,
+            "at most one IPv4",
+        ),
+        ("x", r#"{cidrs: ["10.2.0.0/31"]}"#, "8 to 30 bits"),
+        (
+            "x",
+            r#"{cidrs: ["10.2.0.0/16"], gateways: ["10.3.0.1"]}"#,
+            "must lie in one of the cidrs",
+        ),
+        (
+            "x",
+            r#"{cidrs: ["10.2.0.0/16"], gateways: ["10.2.0.1", "10.2.0.2"]}"#,
+            "at most one IPv4",
+        ),
+        (
+            "x",
+            r#"{cidrs: ["10.2.0.0/16"], excludes: ["10.2.0.1-9"]}"#,
+            "an address, a range",
+        ),
+        (
+            "x",
+            r#"{cidrs: ["10.2.0.0/16"], vpc: blue, natOutgoing: true}"#,
+            "other VPCs have no way out",
+        ),
+        (
+            "x",
+            r#"{cidrs: ["10.2.0.0/16"], primary: true}"#,
+            "needs namespaces",
+        ),
+        (
+            "x",
+            r#"{cidrs: ["fd00:2::/64"], mtu: 1000}"#,
+            "at least 1280",
+        ),
+        ("few", r#"{cidrs: ["10.8.0.0/24"]}"#, "cidrs cannot change"),
+        (
+            "few",
+            r#"{cidrs: ["10.9.0.0/24"], vpc: blue}"#,
+            "vpc cannot change",
+        ),
+        (
+            "few",
+            r#"{cidrs: ["10.9.0.0/24"], gateways: ["10.9.0.9"]}"#,
+            "gateways cannot change",
+        ),
+    ];
+    for (name, spec, sentence) in table {
+        refused(spec, subnet(server, name, spec), sentence);
+    }
+    // What may change.
+    subnet(
+        server,
+        "few",
+        r#"{cidrs: ["10.9.0.0/24"], services: false, excludes: ["10.9.0.7"]}"#,
+    )
+    .unwrap();
+}
+
+fn vpcs(server: &ApiServer) {
+    let vpc = |routes: &str| {
+        let object = format!(
+            "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: blue}}\nspec: {{staticRoutes: {routes}}}\n"
+        );
+        server.kubectl("admin", &["apply", "-f", "-"], &object)
+    };
+    vpc(r#"[{cidr: "172.16.0.0/12", nextHop: "10.1.0.9"}, {cidr: "::/0", nextHop: "fd00::9"}]"#)
+        .unwrap();
+    refused(
+        "families",
+        vpc(r#"[{cidr: "172.16.0.0/12", nextHop: "fd00::9"}]"#),
+        "of one family",
+    );
+    refused(
+        "cidr",
+        vpc(r#"[{cidr: "172.16.0.0", nextHop: "10.1.0.9"}]"#),
+        "must be a CIDR",
+    );
+    refused(
+        "hop",
+        vpc(r#"[{cidr: "172.16.0.0/12", nextHop: "here"}]"#),
+        "must be an IP address",
+    );
+}
+
+fn pods(server: &ApiServer) {
+    let pod = |name: &str, annotations: &str, labels: &str| {
+        let object = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default, annotations: {{{annotations}}}, labels: {{{labels}}}}}\nspec: {{containers: [{{name: a, image: b}}]}}\n"
+        );
+        server.kubectl("admin", &["create", "-f", "-"], &object)
+    };
+    // The policy is compiled a moment after it is stored; a dry run leaves nothing behind.
+    server.eventually("the admission policy to work", |server| {
+        let probe = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"probe","namespace":"default","labels":{"iaas.yusur.io/probe":"x"}},"spec":{"containers":[{"name":"a","image":"b"}]}}"#;
+        server.kubectl("admin", &["create", "--dry-run=server", "-f", "-"], probe).is_err()
+    });
+    pod(
+        "asks",
+        r#""iaas.yusur.io/ips": "10.1.0.5", "iaas.yusur.io/mac": "0a:58:00:00:00:01""#,
+        "",
+    )
+    .unwrap();
+    pod("plain", "a: b", "c: d").unwrap();
+    refused(
+        "a fact",
+        pod("x", r#""iaas.yusur.io/allocated": "10.1.0.5""#, ""),
+        "no other may be set",
+    );
+    refused(
+        "a label",
+        pod("x", "", r#""iaas.yusur.io/subnet": "y""#),
+        "labels under iaas.yusur.io/",
+    );
+
+    let change = |arguments: &[&str]| server.kubectl("admin", arguments, "");
+    let ask = "iaas.yusur.io/ips=10.1.0.6";
+    refused(
+        "a change",
+        change(&["annotate", "--overwrite", "pod", "asks", ask]),
+        "none changed",
+    );
+    refused(
+        "a removal",
+        change(&["annotate", "pod", "asks", "iaas.yusur.io/ips-"]),
+        "cannot be removed",
+    );
+    refused(
+        "a late request",
+        change(&["annotate", "pod", "plain", ask]),
+        "none changed",
+    );
+    let patch = r#"{"metadata":{"annotations":{"iaas.yusur.io/mac":"x"}}}"#;
+    let by_status = [
+        "patch",
+        "pod",
+        "plain",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        patch,
+    ];
+    refused("by the status", change(&by_status), "none changed");
+    change(&["annotate", "pod", "asks", "other=1"]).unwrap();
+    change(&["label", "pod", "asks", "other=1"]).unwrap();
+}
+
+/// Whether the service account may, as `kubectl auth can-i` sees it.
+fn roles(server: &ApiServer) {
+    let may = |account: &str, what: &str| {
+        let user = format!("--as=system:serviceaccount:outboard-system:{account}");
+        let arguments: Vec<&str> = ["auth", "can-i", &user]
+            .into_iter()
+            .chain(what.split(' '))
+            .collect();
+        server.kubectl("admin", &arguments, "").is_ok()
+    };
+    for what in ["create csr", "get csr", "watch csr"] {
+        assert!(may("cni-node", what), "cni-node may not {what}");
+    }
+    let node_may_not = [
+        "delete csr",
+        "update csr --subresource=approval",
+        "get pods",
+        "list nodes",
+        "get secrets -n outboard-system",
+        "patch pods",
+        "get configmaps -n outboard-system",
+        "create subnets.iaas.yusur.io",
+        "create pods",
+    ];
+    for what in node_may_not {
+        assert!(!may("cni-node", what), "cni-node may {what}");
+    }
+    let controller_may = [
+        "watch pods",
+        "watch nodes",
+        "watch services",
+        "watch endpointslices.discovery.k8s.io",
+        "watch namespaces",
+        "create subnets.iaas.yusur.io",
+        "patch subnets.iaas.yusur.io --subresource=status",
+        "create events.events.k8s.io",
+        "patch csr --subresource=approval",
+        "patch csr --subresource=status",
+        "create leases -n outboard-system",
+        "patch leases/cni-controller -n outboard-system",
+    ];
+    for what in controller_may {
+        assert!(may("cni-controller", what), "cni-controller may not {what}");
+    }
+    let controller_may_not = [
+        "get secrets -n outboard-system",
+        "patch pods",
+        "create pods",
+        "patch nodes",
+        "delete subnets.iaas.yusur.io",
+        "get secrets -n kube-system",
+        "patch leases/other -n outboard-system",
+        "create pods --subresource=exec",
+    ];
+    for what in controller_may_not {
+        assert!(!may("cni-controller", what), "cni-controller may {what}");
+    }
+}
