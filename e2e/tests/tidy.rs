@@ -168,7 +168,6 @@ fn arrows_are_those_of_architecture_md() {
 fn crates_with_one_user_keep_one_user() {
     let only = [
         ("rtnetlink", "cni-node"),
-        ("rscni-plugin", "cni-bin"),
         ("rscni-types", "cni-bin"),
     ];
     let metadata = metadata();
