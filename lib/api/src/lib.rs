@@ -23,7 +23,7 @@ pub use port::{
 };
 pub use selection::{Selection, SelectionError, selections};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus, Usage};
-pub use vpc::{StaticRoute, Vpc, VpcSpec, VpcStatus};
+pub use vpc::{Vpc, VpcSpec, VpcStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;

@@ -31,31 +31,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[serde(rename_all = "camelCase")]
-pub struct VpcSpec {
-    /// Routes of the logical router beyond those to its own subnets.
-    #[serde(default)]
-    #[schemars(length(max = 64))]
-    pub static_routes: Vec<StaticRoute>,
-}
-
-/// A route of a logical router.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[x_kube(
-    validation = Rule::new("!isCIDR(self.cidr) || !isIP(self.nextHop) || cidr(self.cidr).ip().family() == ip(self.nextHop).family()")
-        .message("cidr and nextHop must be of one family, both IPv4 or both IPv6")
-)]
-#[serde(rename_all = "camelCase")]
-pub struct StaticRoute {
-    /// Destination, as 172.16.0.0/12.
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("isCIDR(self)").message("cidr must be a CIDR, as 172.16.0.0/12"))]
-    pub cidr: String,
-    /// Address of the next hop, in one of the VPC's subnets.
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("isIP(self)").message("nextHop must be an IP address"))]
-    pub next_hop: String,
-}
+pub struct VpcSpec {}
 
 /// What became of a Vpc.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]

@@ -159,29 +159,14 @@ fn subnets(server: &ApiServer) {
 }
 
 fn vpcs(server: &ApiServer) {
-    let vpc = |routes: &str| {
+    let vpc = |name: &str| {
         let object = format!(
-            "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: blue}}\nspec: {{staticRoutes: {routes}}}\n"
+            "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {name}}}\nspec: {{}}\n"
         );
         server.kubectl("admin", &["apply", "-f", "-"], &object)
     };
-    vpc(r#"[{cidr: "172.16.0.0/12", nextHop: "10.1.0.9"}, {cidr: "::/0", nextHop: "fd00::9"}]"#)
-        .unwrap();
-    refused(
-        "families",
-        vpc(r#"[{cidr: "172.16.0.0/12", nextHop: "fd00::9"}]"#),
-        "of one family",
-    );
-    refused(
-        "cidr",
-        vpc(r#"[{cidr: "172.16.0.0", nextHop: "10.1.0.9"}]"#),
-        "must be a CIDR",
-    );
-    refused(
-        "hop",
-        vpc(r#"[{cidr: "172.16.0.0/12", nextHop: "here"}]"#),
-        "must be an IP address",
-    );
+    vpc("blue").unwrap();
+    refused("name", vpc("light.blue"), "DNS label");
 }
 
 fn pods(server: &ApiServer) {
@@ -278,14 +263,13 @@ fn roles(server: &ApiServer) {
         "watch nodes",
         "watch services",
         "watch endpointslices.discovery.k8s.io",
-        "watch namespaces",
         "create subnets.iaas.yusur.io",
         "patch subnets.iaas.yusur.io --subresource=status",
         "create events.events.k8s.io",
         "patch csr --subresource=approval",
         "patch csr --subresource=status",
         "create leases -n outboard-system",
-        "patch leases/cni-controller -n outboard-system",
+        "update leases/cni-controller -n outboard-system",
     ];
     for what in controller_may {
         assert!(may("cni-controller", what), "cni-controller may not {what}");
@@ -297,7 +281,7 @@ fn roles(server: &ApiServer) {
         "patch nodes",
         "delete subnets.iaas.yusur.io",
         "get secrets -n kube-system",
-        "patch leases/other -n outboard-system",
+        "update leases/other -n outboard-system",
         "create pods --subresource=exec",
     ];
     for what in controller_may_not {
