@@ -1,1 +1,94 @@
 //! The per-node daemon: plugs pods into OVS.
+//!
+//! Mode `default`: the pods' namespaces and OVS are on one machine. It holds no Kubernetes credential while it runs
+//! (only `cni-node identity` does), and asks nobody on the way of an ADD: what a pod gets was written by cni-controller
+//! when the pod was scheduled, and is followed in OVN's southbound database.
+//!
+//! An attachment: [`call`] (what is asked) → [`attach`], [`detach`], [`check`], [`gc`], [`status`] (what is done) over
+//! [`southbound`], [`vswitch`], [`plumb`] and [`store`] (with whom), and [`reconcile`] (what a kill left).
+//! The node itself: [`chassis`], [`gateway`], [`vip`], [`identity`].
+
+mod attach;
+mod attachment;
+mod call;
+mod chassis;
+mod check;
+mod config;
+mod detach;
+mod error;
+mod gateway;
+mod gc;
+mod identity;
+mod locks;
+mod metrics;
+mod netlink;
+mod netns;
+mod node;
+mod ovn_controller;
+mod plumb;
+mod reconcile;
+mod rounds;
+mod row;
+mod rows;
+mod run;
+mod server;
+mod southbound;
+mod stages;
+mod status;
+mod store;
+mod sysctl;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod vip;
+mod vswitch;
+mod wait;
+mod wiring;
+
+use std::process::ExitCode;
+
+use config::{Command, Config};
+
+/// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
+/// (`OUTBOARD_KILL_AT`, the name of one step).
+pub const FAILPOINTS: [&str; 7] = [
+    "add::begun",
+    "add::linked",
+    "add::plugged",
+    "add::installed",
+    "del::begun",
+    "del::unplugged",
+    "del::forgotten",
+];
+
+/// The program: flags, then the chosen part until it ends.
+pub fn main() -> ExitCode {
+    let config: Config = match daemon::args::parse() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    // In a release build there are no failpoints, and this does nothing.
+    let _failpoints = fail::FailScenario::setup();
+    #[cfg(feature = "failpoints")]
+    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
+        && let Err(why) = fail::cfg_callback(&step, die)
+    {
+        eprintln!("cni-node: OUTBOARD_KILL_AT={step}: {why}");
+        return ExitCode::FAILURE;
+    }
+    let common = config.command.common().clone();
+    daemon::run::run("cni-node", &common, |stop| async move {
+        match config.command {
+            Command::Run(args) => run::run(*args, stop).await,
+            Command::Identity(identity) => identity::main(identity.args, stop).await,
+        }
+    })
+}
+
+/// As `kill -9`: nothing is flushed, undone or dropped.
+#[cfg(feature = "failpoints")]
+fn die() {
+    // It does not return, unless there is no such process: then nothing is left to end.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+}

@@ -1,0 +1,230 @@
+//! ADD: row → link and namespace, OVS alongside → ovn-installed, journal alongside → result.
+//!
+//! The next step begins as soon as what it needs is there: OVS is told while the pod's namespace is set up, the record is
+//! written while ovn-controller installs flows. No record is needed before: links and ports are known as ours by
+//! themselves. What a failure leaves is undone here; what a kill leaves, by the reconcile loop.
+
+use cni_bin::cni::CNIResult;
+use cni_bin::code;
+use fail::fail_point;
+use ovsdb::Uuid;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::attachment::{PortRecord, Record};
+use crate::call::Add;
+use crate::detach;
+use crate::error::Error;
+use crate::netns::Netns;
+use crate::node::{Node, UNDO};
+use crate::plumb::{self, Offload, plumb};
+use crate::row::Wanted;
+use crate::stages::{Stages, timed};
+use crate::vswitch::IntegrationBridge;
+use crate::wiring::{self, Wiring};
+
+/// Serves an ADD.
+pub(crate) async fn add(
+    node: &Node,
+    add: &Add,
+    stages: &mut Stages,
+    deadline: Instant,
+) -> Result<CNIResult, Error> {
+    let _alone = node.locks.lock(&add.id.host_link()).await;
+    node.recovered(deadline).await?;
+    let netns = Netns::of_pod(&add.netns)?;
+    free(node, add).await?;
+    let wanted = Wanted {
+        pod: &add.pod,
+        ifname: &add.id.ifname,
+        subnet: add.keys.subnet.as_deref(),
+    };
+    let row = stages
+        .measure("wait_row", node.southbound.row(&wanted, deadline))
+        .await?;
+    let bridge = node.vswitch.bridge(deadline).await?;
+    let wiring = wiring::wiring(add, &row, node.mtu(deadline).await?)?;
+    let record = Record {
+        id: add.id.clone(),
+        network: add.network.clone(),
+        pod: add.pod.clone(),
+        netns: add.netns.clone(),
+        port: PortRecord::new(&wiring.iface_id, wiring.mac),
+        ordinal: node.store.ordinal(),
+    };
+    fail_point!("add::begun");
+    let attempt = Attempt {
+        node,
+        netns: &netns,
+        bridge,
+        wiring: &wiring,
+        deadline,
+    };
+    if let Err(error) = attempt.run(record, stages).await {
+        detach::undo(node, &add.id).await;
+        return Err(error);
+    }
+    Ok(wiring::result(&wiring, add))
+}
+
+/// An attachment is added once. One whose link died with its namespace is no longer one.
+async fn free(node: &Node, add: &Add) -> Result<(), Error> {
+    let Some(old) = node.store.get(&add.id) else {
+        return Ok(());
+    };
+    if plumb::host_links(&node.host)
+        .await?
+        .contains(&add.id.host_link())
+    {
+        return Err(Error::new(
+            code::REFUSED,
+            format!(
+                "Interface {} of pod {} is attached already.",
+                add.id, old.pod
+            ),
+            "An attachment is added once (CNI specification, section \"ADD\"): DEL it first.",
+        ));
+    }
+    detach::remove(node, &add.id, &mut Stages::default(), Instant::now() + UNDO).await
+}
+
+/// The part of an ADD that has side effects.
+struct Attempt<'a> {
+    node: &'a Node,
+    netns: &'a Netns,
+    bridge: IntegrationBridge,
+    wiring: &'a Wiring,
+    deadline: Instant,
+}
+
+impl Attempt<'_> {
+    async fn run(&self, record: Record, stages: &mut Stages) -> Result<(), Error> {
+        let offload = Offload {
+            checksum_off: self.bridge.userspace,
+        };
+        let (ready, host_link) = oneshot::channel();
+        // Both are driven to their end: a namespace thread that is left alone could make a link after the undo.
+        let ((wired, netns), (plugged, ovs)) = tokio::join!(
+            timed(plumb(
+                self.netns,
+                &self.node.host,
+                self.wiring,
+                offload,
+                ready
+            )),
+            timed(self.plug(&record, offload, host_link)),
+        );
+        stages.note("netns", netns);
+        stages.note("ovs", ovs);
+        wired?;
+        let Some(interface) = plugged? else {
+            return Err(Error::new(
+                code::IO_FAILURE,
+                "The new link was never ready.",
+                "Report this.",
+            ));
+        };
+        fail_point!("add::plugged");
+        let ((installed, flows), (kept, journal)) = tokio::join!(
+            timed(self.installed(interface)),
+            timed(self.node.store.insert(record)),
+        );
+        stages.note("ovn_installed", flows);
+        stages.note("journal", journal);
+        installed?;
+        kept?;
+        fail_point!("add::installed");
+        Ok(())
+    }
+
+    /// Tells OVS as soon as the host's end of the link exists; nothing when it never does.
+    async fn plug(
+        &self,
+        record: &Record,
+        offload: Offload,
+        host_link: oneshot::Receiver<()>,
+    ) -> Result<Option<Uuid>, Error> {
+        if host_link.await.is_err() {
+            return Ok(None);
+        }
+        fail_point!("add::linked");
+        let (raised, plugged) = tokio::join!(
+            plumb::raise(&self.node.host, record.id.host_link(), offload),
+            self.node.vswitch.plug(self.bridge, record, self.deadline),
+        );
+        raised?;
+        plugged.map(Some)
+    }
+
+    /// Waits until ovn-controller says that the port's flows are in place.
+    async fn installed(&self, interface: Uuid) -> Result<(), Error> {
+        let mut changed = self.node.vswitch.changed();
+        let mut seen = false;
+        loop {
+            let row = self.node.vswitch.row(interface);
+            match &row {
+                Some(row)
+                    if row
+                        .external_ids
+                        .get("ovn-installed")
+                        .is_some_and(|v| v == "true") =>
+                {
+                    return Ok(());
+                }
+                Some(_) => seen = true,
+                None if seen => return Err(self.taken()),
+                None => {}
+            }
+            if !crate::wait::change(&mut changed, self.deadline).await {
+                return Err(self
+                    .explain(row.and_then(|row| row.error.or_else(|| no_ofport(row.ofport))))
+                    .await);
+            }
+        }
+    }
+
+    fn taken(&self) -> Error {
+        Error::new(
+            code::TRY_AGAIN_LATER,
+            format!(
+                "Port {} was taken over by a younger sandbox of the same pod, or removed from Open vSwitch.",
+                self.wiring.iface_id
+            ),
+            "Nothing needs to be done if the pod runs; else look who removes ports of br-int.",
+        )
+    }
+
+    async fn explain(&self, of_vswitchd: Option<String>) -> Error {
+        let port = &self.wiring.iface_id;
+        let (cause, remedy) = if let Some(trouble) = self.node.vswitch.trouble() {
+            (
+                format!("Open vSwitch's database was lost ({trouble})"),
+                "See that ovsdb-server runs on this node.",
+            )
+        } else if let Some(why) = of_vswitchd {
+            (why, "See that ovs-vswitchd runs on this node, and its log.")
+        } else if let Some(trouble) = self.node.ovn_controller.trouble().await {
+            (trouble, "The runtime tries again by itself.")
+        } else if let Some(why) = self.node.southbound.binding(port) {
+            (
+                why,
+                "See that one chassis alone has an Interface with that iface-id, and cni-controller's log.",
+            )
+        } else {
+            (
+                "ovn-controller has not reported ovn-installed".to_owned(),
+                "Look at ovn-controller's log.",
+            )
+        };
+        Error::new(
+            code::TRY_AGAIN_LATER,
+            format!("Port {port} was plugged, but its flows are not in place: {cause}."),
+            remedy,
+        )
+    }
+}
+
+fn no_ofport(ofport: Option<i64>) -> Option<String> {
+    let usable = ofport.is_some_and(|number| number > 0);
+    (!usable).then(|| "ovs-vswitchd has not taken up the port".to_owned())
+}

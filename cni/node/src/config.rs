@@ -1,0 +1,85 @@
+//! The flags of `cni-node`, validated.
+
+use std::path::PathBuf;
+
+use ovsdb::Remote;
+
+use crate::{chassis, identity};
+
+/// The per-node daemon of Outboard.
+#[derive(Debug, clap::Parser)]
+#[command(name = "cni-node", version)]
+pub(crate) struct Config {
+    /// What to run.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What cni-node can run.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Serve CNI requests and keep this node a part of the network.
+    Run(Box<Run>),
+    /// Get this node's certificate from the cluster and renew it.
+    Identity(Box<Identity>),
+}
+
+impl Command {
+    /// The flags that every daemon has.
+    pub(crate) fn common(&self) -> &daemon::args::Common {
+        match self {
+            Self::Run(run) => &run.common,
+            Self::Identity(identity) => &identity.common,
+        }
+    }
+}
+
+/// Flags of `cni-node identity`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Identity {
+    /// Flags of every daemon.
+    #[command(flatten)]
+    pub(crate) common: daemon::args::Common,
+    /// How the certificate is got.
+    #[command(flatten)]
+    pub(crate) args: identity::Args,
+}
+
+/// Flags of `cni-node run`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Run {
+    /// Flags of every daemon.
+    #[command(flatten)]
+    pub(crate) common: daemon::args::Common,
+    /// Name of the Kubernetes node (downward API, spec.nodeName).
+    #[arg(long, visible_alias = "node", env = "OUTBOARD_NODE")]
+    pub(crate) node_name: String,
+    /// Where the plugin `outboard` finds this daemon.
+    #[arg(long, default_value = api::names::CNI_SOCKET, env = "OUTBOARD_SOCKET")]
+    pub(crate) socket: PathBuf,
+    /// Directory of the journal of attachments; it must outlive this daemon's pod.
+    #[arg(long, default_value = api::names::JOURNAL_DIR, env = "OUTBOARD_JOURNAL_DIR")]
+    pub(crate) journal_dir: PathBuf,
+    /// The local Open vSwitch database.
+    #[arg(
+        long,
+        default_value = "unix:/run/openvswitch/db.sock",
+        env = "OUTBOARD_OVS_DB"
+    )]
+    pub(crate) ovs_db: Remote,
+    /// Servers of OVN's southbound database, separated by commas: ssl:192.168.0.1:6642,…
+    #[arg(long, env = "OUTBOARD_SB", value_delimiter = ',', required = true)]
+    pub(crate) sb: Vec<Remote>,
+    /// Directory of tls.key, tls.crt and ca.crt.
+    #[arg(long, default_value = api::names::IDENTITY_DIR, env = "OUTBOARD_IDENTITY_DIR")]
+    pub(crate) identity_dir: PathBuf,
+    /// That directory as ovn-controller on the host sees it, if it differs.
+    #[arg(long, env = "OUTBOARD_HOST_IDENTITY_DIR")]
+    pub(crate) host_identity_dir: Option<PathBuf>,
+    /// Directory of ovn-controller's control socket.
+    #[arg(long, default_value = "/run/ovn", env = "OUTBOARD_OVN_RUNDIR")]
+    pub(crate) ovn_rundir: PathBuf,
+    /// How this node is an OVN chassis.
+    #[command(flatten)]
+    pub(crate) chassis: chassis::Args,
+}

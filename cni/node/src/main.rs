@@ -1,0 +1,5 @@
+//! `cni-node`.
+
+fn main() -> std::process::ExitCode {
+    cni_node::main()
+}

@@ -1,0 +1,138 @@
+//! Keeps journal, OVS and kernel in step: removes what no attachment owns, plugs again what OVS has lost.
+//!
+//! observe → plan → apply, at the start, whenever the database comes back, and every half minute. Operations that are
+//! under way hold their attachment's lock: their parts are left alone until the next round. [`plan`] is pure.
+
+pub(crate) mod plan;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::info;
+
+use self::plan::{Action, Observed, plan};
+use crate::error::Error;
+use crate::node::{Node, UNDO};
+use crate::plumb::{host_links, unplumb};
+use crate::rounds::Pace;
+
+/// Runs until the pace says stop. `recovered` becomes true with the first round that left nothing undone.
+pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pace: Pace) {
+    pace.wake_on(node.vswitch.client().status());
+    // The first contents come with a change, not with a change of status.
+    let mut filled = node.vswitch.changed();
+    loop {
+        let started = tokio::time::Instant::now();
+        let problems = round(&node).await;
+        node.metrics
+            .attachments
+            .set(i64::try_from(node.store.len()).unwrap_or(i64::MAX));
+        pace.finish(started, &problems);
+        if problems.is_empty() {
+            recovered.send_replace(true);
+        }
+        let next = async {
+            if *recovered.borrow() {
+                return pace.next().await;
+            }
+            tokio::select! {
+                next = pace.next() => next,
+                _ = filled.changed() => Some(crate::rounds::Why::Event),
+            }
+        };
+        if next.await.is_none() {
+            return;
+        }
+    }
+}
+
+/// One round; returns what could not be put in order.
+pub(crate) async fn round(node: &Node) -> Vec<String> {
+    if let Some(error) = node.vswitch.unavailable() {
+        return vec![error.to_string()];
+    }
+    let plan = match observe(node).await.map(|observed| plan(&observed)) {
+        Ok(plan) => plan,
+        Err(problem) => return vec![problem],
+    };
+    let mut problems = Vec::new();
+    for key in plan.iter().map(key).collect::<BTreeSet<_>>() {
+        let Some(_alone) = node.locks.try_lock(&key) else {
+            continue;
+        };
+        // An operation may have come and gone since the first look: only what is seen under the lock counts.
+        match observe(node)
+            .await
+            .map(|observed| self::plan::plan(&observed))
+        {
+            Ok(plan) => {
+                for action in plan.into_iter().filter(|action| self::key(action) == key) {
+                    if let Err(error) = apply(node, action).await {
+                        problems.push(error.to_string());
+                    }
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    problems
+}
+
+pub(crate) async fn observe(node: &Node) -> Result<Observed, String> {
+    let links = host_links(&node.host)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(Observed {
+        records: node.store.all(),
+        ports: node.vswitch.ports(),
+        links,
+    })
+}
+
+/// The attachment's lock that an action needs.
+fn key(action: &Action) -> String {
+    match action {
+        Action::RemovePort(port) => port.id.host_link(),
+        Action::Plug(record) => record.id.host_link(),
+        Action::RemoveLink(name) => name.clone(),
+        Action::Forget(id) => id.host_link(),
+    }
+}
+
+async fn apply(node: &Node, action: Action) -> Result<(), Error> {
+    let deadline = tokio::time::Instant::now() + UNDO;
+    match action {
+        Action::RemovePort(port) => {
+            info!(
+                port = port.name,
+                iface_id = port.iface_id,
+                sandbox = port.id.container,
+                "removing a port that no attachment owns"
+            );
+            node.vswitch
+                .remove(std::slice::from_ref(&port), deadline)
+                .await
+        }
+        Action::Plug(record) => {
+            info!(pod = %record.pod, sandbox = record.id.container, ifname = record.id.ifname, "plugging a port that Open vSwitch has lost");
+            let bridge = node.vswitch.bridge(tokio::time::Instant::now()).await?;
+            node.vswitch.plug(bridge, &record, deadline).await.map(drop)
+        }
+        Action::RemoveLink(name) => {
+            info!(link = name, "removing a link that no attachment owns");
+            unplumb(&node.host, name).await
+        }
+        Action::Forget(id) => {
+            info!(
+                sandbox = id.container,
+                ifname = id.ifname,
+                "forgetting an attachment that is gone"
+            );
+            node.store.forget(&id).await
+        }
+    }
+}

@@ -1,0 +1,163 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{Mac, PodPort, Role};
+use proptest::prelude::*;
+
+use super::*;
+
+fn facts(name: &str, uid: &str, ifname: &str, subnet: &str) -> PortFacts {
+    PortFacts {
+        chassis: BTreeSet::from(["n1".to_owned()]),
+        role: Role::Pod(PodPort {
+            namespace: "default".into(),
+            name: name.into(),
+            uid: uid.into(),
+            ifname: ifname.into(),
+        }),
+        subnet: subnet.into(),
+        mac: Mac([0x0a, 0x58, 0x0a, 0xf4, 0, 5]),
+        ips: vec!["10.244.0.5/16".parse().unwrap()],
+        gateways: vec!["10.244.0.1".parse().unwrap()],
+        routes: Vec::new(),
+        mtu: None,
+        default_route: true,
+    }
+}
+
+fn pod(uid: &str) -> Pod {
+    Pod {
+        namespace: "default".into(),
+        name: "web".into(),
+        uid: uid.into(),
+    }
+}
+
+fn look(
+    rows: &[(&str, BTreeMap<String, String>)],
+    pod: &Pod,
+    ifname: &str,
+    subnet: Option<&str>,
+) -> Result<Row, Missing> {
+    let wanted = Wanted {
+        pod,
+        ifname,
+        subnet,
+    };
+    find(rows.iter().map(|(name, ids)| (*name, ids)), &wanted)
+}
+
+#[test]
+fn the_row_is_found_by_uid_and_interface() {
+    let rows = [
+        (
+            "default/web/default",
+            facts("web", "u1", "eth0", "default").encode(),
+        ),
+        (
+            "default/web/blue/net1",
+            facts("web", "u1", "net1", "blue").encode(),
+        ),
+        (
+            "default/other/default",
+            facts("other", "u2", "eth0", "default").encode(),
+        ),
+    ];
+    let found = look(&rows, &pod("u1"), "net1", Some("blue")).unwrap();
+    assert_eq!(found.logical_port, "default/web/blue/net1");
+    assert_eq!(found.facts.subnet, "blue");
+    assert_eq!(
+        look(&rows, &pod("u1"), "eth0", None).unwrap().logical_port,
+        "default/web/default"
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let rows = [
+        (
+            "default/web/default",
+            facts("web", "u1", "eth0", "default").encode(),
+        ),
+        (
+            "broken",
+            BTreeMap::from([
+                ("uid".into(), "u9".into()),
+                ("ifname".into(), "eth0".into()),
+            ]),
+        ),
+    ];
+    let sentence = |uid: &str, ifname: &str, subnet: Option<&str>| {
+        let pod = pod(uid);
+        let missing = look(&rows, &pod, ifname, subnet).unwrap_err();
+        let error = missing.error(
+            &Wanted {
+                pod: &pod,
+                ifname,
+                subnet,
+            },
+            "n1",
+        );
+        (error.code, missing.may_come(), error.to_string())
+    };
+    let (number, wait, text) = sentence("u2", "eth0", None);
+    assert!(
+        number == 11 && wait && text.contains("earlier pod") && text.contains("u1"),
+        "{text}"
+    );
+    let (number, wait, text) = sentence("u1", "net1", None);
+    assert!(
+        number == 11 && wait && text.contains("net1; allocated are eth0"),
+        "{text}"
+    );
+    let (number, wait, text) = sentence("u1", "eth0", Some("blue"));
+    assert!(
+        number == 7 && !wait && text.contains("subnet default") && text.contains("blue"),
+        "{text}"
+    );
+    let (number, wait, text) = sentence("u9", "eth0", None);
+    assert!(
+        number == 11 && wait && text.contains("port broken") && text.contains("\"role\""),
+        "{text}"
+    );
+    let missing = Missing::NoRow.error(
+        &Wanted {
+            pod: &pod("u3"),
+            ifname: "eth0",
+            subnet: None,
+        },
+        "n1",
+    );
+    assert!(
+        missing
+            .to_string()
+            .contains("no address is allocated on chassis n1"),
+        "{missing}"
+    );
+}
+
+proptest! {
+    /// Another pod's row is never taken, whatever rows there are and in whatever order.
+    #[test]
+    fn only_the_own_row_is_ever_found(
+        rows in proptest::collection::vec(("[ab]", "u[0-3]", "eth0|net1", "default|blue"), 0..12),
+        uid in "u[0-3]",
+        ifname in "eth0|net1",
+        subnet in proptest::option::of("default|blue"),
+    ) {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(name, uid, ifname, subnet)| (name.as_str(), facts("web", uid, ifname, subnet).encode()))
+            .collect();
+        match look(&rows, &pod(&uid), &ifname, subnet.as_deref()) {
+            Ok(row) => {
+                let port = row.facts.pod().unwrap();
+                prop_assert_eq!(&port.uid, &uid);
+                prop_assert_eq!(&port.ifname, &ifname);
+                prop_assert!(subnet.is_none_or(|subnet| subnet == row.facts.subnet));
+            }
+            Err(Missing::NoRow) => prop_assert!(rows.is_empty()),
+            Err(Missing::EarlierPod { uid: other }) => prop_assert_ne!(other, uid),
+            Err(_) => {}
+        }
+    }
+}

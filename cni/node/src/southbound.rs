@@ -1,0 +1,139 @@
+//! The southbound database as this node's pods need it: the rows that carry this chassis's marker.
+
+use std::collections::BTreeMap;
+
+use api::names::marker;
+use api::{TAG_POD, TAG_UID};
+use cni_bin::code;
+use ovsdb::{Client, Condition, MonitorSpec, Replica, Uuid};
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::row::{self, Missing, Row, Wanted};
+use crate::rows::{external_id, select, text};
+
+ovsdb::table! {
+    /// A logical port.
+    struct PortBinding in "Port_Binding" {
+        logical_port: String,
+        chassis: Option<Uuid>,
+        requested_chassis: Option<Uuid>,
+        external_ids: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
+    }
+}
+
+ovsdb::table! {
+    /// This node's chassis.
+    struct Chassis in "Chassis" {
+        name: String,
+    }
+}
+
+/// A handle of the southbound database.
+pub(crate) struct Southbound {
+    client: Client,
+    replica: Replica,
+    chassis: String,
+}
+
+impl Southbound {
+    /// Follows the rows of `chassis`: a key of its own per chassis, because a migrating VM's row names two (design, §2.1).
+    pub(crate) fn new(client: Client, chassis: &str) -> Self {
+        let marked = BTreeMap::from([(marker(chassis), String::new())]);
+        let replica = client.monitor(
+            MonitorSpec::new()
+                .table::<PortBinding>()
+                .where_([Condition::includes("external_ids", marked)])
+                .table::<Chassis>()
+                .where_([Condition::eq("name", chassis)]),
+        );
+        Self {
+            client,
+            replica,
+            chassis: chassis.to_owned(),
+        }
+    }
+
+    /// Why the database cannot be relied on now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        crate::chassis::trouble(&self.client, &self.replica)
+    }
+
+    /// The client, to share its connection.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Waits for the row until the deadline; the error says what is missing.
+    ///
+    /// Rows that were read before the connection was lost count: the allocation holds while the database is away.
+    pub(crate) async fn row(&self, wanted: &Wanted<'_>, deadline: Instant) -> Result<Row, Error> {
+        let mut changed = self.replica.changed();
+        loop {
+            let missing = match self.find(wanted) {
+                Ok(row) => return Ok(row),
+                Err(missing) => missing,
+            };
+            if !missing.may_come() || !crate::wait::change(&mut changed, deadline).await {
+                return Err(self.explain(&missing, wanted));
+            }
+        }
+    }
+
+    fn find(&self, wanted: &Wanted<'_>) -> Result<Row, Missing> {
+        let name = wanted.pod.to_string();
+        let rows: Vec<PortBinding> = self.replica.read(|rows| {
+            select(rows, |row| {
+                external_id(row, TAG_UID) == Some(&wanted.pod.uid)
+                    || external_id(row, TAG_POD) == Some(&name)
+            })
+        });
+        row::find(
+            rows.iter()
+                .map(|row| (row.logical_port.as_str(), &row.external_ids)),
+            wanted,
+        )
+    }
+
+    fn explain(&self, missing: &Missing, wanted: &Wanted<'_>) -> Error {
+        match self.trouble() {
+            Some(trouble) if missing.may_come() => Error::new(
+                code::TRY_AGAIN_LATER,
+                format!(
+                    "Pod {}: its address is not known here, and the southbound database cannot be asked: {trouble}.",
+                    wanted.pod
+                ),
+                "See that the OVN databases run, that cni-node's --sb names them and that its certificate is valid.",
+            ),
+            _ => missing.error(wanted, &self.chassis),
+        }
+    }
+
+    /// Who has bound a port, in a phrase, when it is not this node's ovn-controller.
+    pub(crate) fn binding(&self, logical_port: &str) -> Option<String> {
+        self.replica.read(|rows| {
+            let ours = select::<Chassis>(rows, |_| true).pop().map(|chassis| chassis.uuid);
+            let row = select(rows, |row| text(row, "logical_port") == Some(logical_port)).pop();
+            match (row, ours) {
+                (None, _) => Some(format!(
+                    "port {logical_port} is no longer in the southbound database, or no longer this chassis's"
+                )),
+                (Some(_), None) => Some(format!(
+                    "chassis {} is not in the southbound database: ovn-controller has not registered it",
+                    self.chassis
+                )),
+                (Some(PortBinding { chassis: Some(bound), .. }), Some(ours)) if bound != ours => {
+                    Some(format!("port {logical_port} is bound by another chassis ({bound})"))
+                }
+                (Some(row), Some(ours)) if row.requested_chassis != Some(ours) => Some(format!(
+                    "port {logical_port} is for another chassis: its requested chassis is {}, not {}",
+                    // Anybody's word, but only for a sentence.
+                    row.options.get("requested-chassis").map_or("none", String::as_str),
+                    self.chassis
+                )),
+                _ => None,
+            }
+        })
+    }
+}

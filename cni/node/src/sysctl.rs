@@ -1,0 +1,45 @@
+//! Kernel parameters of a pod's interface. Runs inside the pod's namespace: /proc/sys/net shows the reader's own.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A parameter that could not be set.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set {path} to {value}")]
+pub(crate) struct SysctlError {
+    path: PathBuf,
+    value: &'static str,
+    #[source]
+    source: io::Error,
+}
+
+/// What IPv6 needs on an interface whose addresses OVN gives: on, no detection of duplicates (the allocation is unique,
+/// and a tentative address would cost the pod its first second), nothing taken from router advertisements.
+const IPV6: [(&str, &str); 4] = [
+    ("disable_ipv6", "0"),
+    ("accept_dad", "0"),
+    ("accept_ra", "0"),
+    ("autoconf", "0"),
+];
+
+/// Prepares a pod's interface before it goes up. `ipv6`: it gets an IPv6 address.
+///
+/// Without one a kernel that has no IPv6 at all is fine.
+pub(crate) fn prepare(ifname: &str, ipv6: bool) -> Result<(), SysctlError> {
+    let directory = Path::new("/proc/sys/net/ipv6/conf").join(ifname);
+    if !ipv6 && !directory.exists() {
+        return Ok(());
+    }
+    let unwanted = |name: &str| !ipv6 && name == "disable_ipv6";
+    IPV6.iter()
+        .filter(|(name, _)| !unwanted(name))
+        .try_for_each(|(name, value)| set(directory.join(name), value))
+}
+
+fn set(path: PathBuf, value: &'static str) -> Result<(), SysctlError> {
+    std::fs::write(&path, value).map_err(|source| SysctlError {
+        path,
+        value,
+        source,
+    })
+}

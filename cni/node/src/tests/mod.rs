@@ -1,0 +1,6 @@
+//! Whole operations against a real OVN of one node: databases, northd, ovs-vswitchd, ovn-controller, kernel.
+
+mod add;
+mod faults;
+mod server;
+mod world;

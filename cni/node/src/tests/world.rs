@@ -1,0 +1,200 @@
+//! One node with its OVN, and the requests of a runtime.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Mac, PodPort, PortFacts, Role, Route};
+use cni_bin::wire::{Command, Failure, Reply, Request};
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::gateway::tests::ovn::{NODE, Ovn};
+use crate::gateway::tests::sandbox::{eventually, sh};
+use crate::locks::Locks;
+use crate::metrics::Metrics;
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::ovn_controller::OvnController;
+use crate::southbound::Southbound;
+use crate::store::Store;
+use crate::vswitch::Vswitch;
+use crate::{plumb, reconcile, server};
+
+pub(super) const MTU: u32 = 1342;
+
+/// A node with its OVN, inside a sandbox of the test.
+pub(super) struct World {
+    pub(super) ovn: Ovn,
+}
+
+impl World {
+    /// OVN with an empty switch `default` and a switch `blue`; ovn-controller runs.
+    pub(super) async fn start() -> Self {
+        let mut ovn = Ovn::start().await;
+        let sb = ovn.place().southbound;
+        ovn.vsctl(&format!(
+            "set Open_vSwitch . external_ids:system-id={NODE} external_ids:ovn-remote={sb} \
+             external_ids:ovn-encap-type=geneve external_ids:ovn-encap-ip=127.0.0.1 \
+             external_ids:ovn-bridge-datapath-type=netdev"
+        ));
+        ovn.start_controller();
+        ovn.nbctl("ls-add default -- ls-add blue");
+        ovn.sbctl(&format!("wait-until chassis {NODE}"));
+        Self { ovn }
+    }
+
+    /// cni-node's state as after a start, with what the last one left cleaned up.
+    pub(super) async fn node(&self) -> Arc<Node> {
+        let node = self.unrecovered().await;
+        assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+        node
+    }
+
+    /// The same before the first round of the reconcile loop; its effect on `recovered` is anticipated.
+    pub(super) async fn unrecovered(&self) -> Arc<Node> {
+        let databases = self.ovn.databases();
+        let node = Arc::new(Node {
+            host: Netns::host().unwrap(),
+            southbound: Southbound::new(databases.southbound, NODE),
+            vswitch: Vswitch::new(databases.vswitch),
+            ovn_controller: OvnController::new(self.ovn.home()),
+            store: Store::open(&self.ovn.home().join("journal"), "this-boot").unwrap(),
+            locks: Locks::default(),
+            mtu: watch::channel(Some(MTU)).1,
+            recovered: watch::channel(true).1,
+            metrics: Metrics::register(&mut Registry::default()),
+        });
+        eventually("both databases are read", || {
+            node.southbound.trouble().is_none() && node.vswitch.trouble().is_none()
+        })
+        .await;
+        node
+    }
+
+    /// What cni-controller does for a scheduled pod's interface. `host` is the last byte of its addresses.
+    pub(super) fn allocate(&self, pod: &TestPod, ifname: &str, subnet: &str, host: u8) {
+        let third = if subnet == "blue" { 1 } else { 0 };
+        let facts = PortFacts {
+            chassis: BTreeSet::from([NODE.to_owned()]),
+            role: Role::Pod(PodPort {
+                namespace: "default".into(),
+                name: pod.name.into(),
+                uid: pod.uid.into(),
+                ifname: ifname.into(),
+            }),
+            subnet: subnet.into(),
+            mac: Mac([0x0a, 0x58, 0x0a, 0xf4, third, host]),
+            ips: vec![
+                format!("10.244.{third}.{host}/24").parse().unwrap(),
+                format!("fd00:10:244:{third}::{host:x}/64").parse().unwrap(),
+            ],
+            gateways: vec![
+                format!("10.244.{third}.1").parse().unwrap(),
+                format!("fd00:10:244:{third}::1").parse().unwrap(),
+            ],
+            routes: vec![Route {
+                dst: format!("10.{}.0.0/16", 96 + third).parse().unwrap(),
+                via: format!("10.244.{third}.1").parse().unwrap(),
+            }],
+            mtu: None,
+            default_route: ifname == "eth0",
+        };
+        let port = pod.port(ifname, subnet);
+        let ips: Vec<_> = facts.ips.iter().map(|ip| ip.addr().to_string()).collect();
+        let addresses = format!("{} {}", facts.mac, ips.join(" "));
+        self.ovn.nbctl(&format!(
+            "--may-exist lsp-add {subnet} {port} -- lsp-set-addresses {port} '{addresses}' \
+             -- lsp-set-port-security {port} '{addresses}' \
+             -- set Logical_Switch_Port {port} options:requested-chassis={NODE} options:iface-id-ver={}",
+            pod.uid
+        ));
+        self.ovn.set_facts(&port, &facts);
+    }
+
+    /// What is left of attachments on this node: links, OVS interfaces, journal.
+    pub(super) async fn leftovers(&self, node: &Node) -> Vec<String> {
+        let links = plumb::host_links(&node.host).await.unwrap().into_iter();
+        let interfaces = self.ovn.vsctl(
+            "--no-headings --columns=name --data=bare find Interface external_ids:outboard=pod",
+        );
+        let interfaces = interfaces
+            .split_whitespace()
+            .map(|name| format!("Interface {name}"));
+        let records = node
+            .store
+            .all()
+            .into_iter()
+            .map(|record| format!("record {}", record.id));
+        links.chain(interfaces).chain(records).collect()
+    }
+}
+
+/// A pod; its sandboxes are network namespaces of the test's sandbox.
+pub(super) struct TestPod {
+    pub(super) name: &'static str,
+    pub(super) uid: &'static str,
+}
+
+impl TestPod {
+    pub(super) fn port(&self, ifname: &str, subnet: &str) -> String {
+        let secondary = (ifname != "eth0").then_some(ifname);
+        api::names::pod_port("default", self.name, subnet, secondary)
+    }
+}
+
+/// Makes an empty sandbox for a pod.
+pub(super) fn sandbox(name: &str) {
+    sh(&format!(
+        "ip netns add {name} && ip -n {name} link set lo up"
+    ));
+}
+
+/// A request of a runtime for `ifname` of a sandbox.
+pub(super) fn request(command: Command, pod: &TestPod, sandbox: &str, ifname: &str) -> Request {
+    let arguments = format!(
+        "IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={sandbox};K8S_POD_UID={}",
+        pod.name, pod.uid
+    );
+    let env = BTreeMap::from([
+        ("CNI_CONTAINERID".to_owned(), sandbox.to_owned()),
+        ("CNI_IFNAME".to_owned(), ifname.to_owned()),
+        ("CNI_NETNS".to_owned(), format!("/run/netns/{sandbox}")),
+        ("CNI_ARGS".to_owned(), arguments),
+    ]);
+    let config = json!({"cniVersion": "1.1.0", "name": "pods", "type": "outboard"}).to_string();
+    Request {
+        version: cni_bin::wire::VERSION,
+        command,
+        env,
+        config,
+        deadline_ms: 20_000,
+    }
+}
+
+/// The same with further keys of the configuration.
+pub(super) fn with(mut request: Request, keys: &Value) -> Request {
+    let mut config: Value = serde_json::from_str(&request.config).unwrap();
+    config
+        .as_object_mut()
+        .unwrap()
+        .extend(keys.as_object().unwrap().clone());
+    request.config = config.to_string();
+    request
+}
+
+/// The same with less patience.
+pub(super) fn within(mut request: Request, patience: Duration) -> Request {
+    request.deadline_ms = u64::try_from(patience.as_millis()).unwrap();
+    request
+}
+
+/// Serves a request; the document of a success.
+pub(super) async fn ask(node: &Node, request: &Request) -> Result<Value, Failure> {
+    match server::serve(node, request).await {
+        Reply::Result(None) => Ok(Value::Null),
+        Reply::Result(Some(document)) => Ok(serde_json::from_str(document.get()).unwrap()),
+        Reply::Error(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,334 @@
+//! The local Open vSwitch database: ports of attachments on the integration bridge, and whether OVN has taken them up.
+//!
+//! One transaction plugs a port and removes every other Interface of ours with the same iface-id: two would both report
+//! `ovn-installed` while one of them is deaf (design, §2.3). Rows are removed by UUID, which is compare-and-delete: a
+//! younger sandbox's port is another row.
+
+use std::collections::BTreeMap;
+
+use cni_bin::code;
+use ovsdb::{
+    Client, Condition, Datum, MonitorSpec, Mutation, Replica, TransactError, Transaction, Uuid,
+};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::attachment::{AttachmentId, Record};
+use crate::error::Error;
+use crate::locks::Locks;
+use crate::reconcile::plan::ObservedPort;
+use crate::rows::{external_id, select, text};
+
+/// The integration bridge; ovn-controller makes it.
+pub(crate) const BRIDGE: &str = "br-int";
+const OWNER_KEY: &str = "outboard";
+const OWNER_POD: &str = "pod";
+const SANDBOX: &str = "sandbox";
+const IFNAME: &str = "ifname";
+const IFACE_ID: &str = "iface-id";
+
+ovsdb::table! {
+    /// An interface of Open vSwitch.
+    pub(crate) struct Interface in "Interface" {
+        name: String,
+        ofport: Option<i64>,
+        error: Option<String>,
+        external_ids: BTreeMap<String, String>,
+    }
+}
+
+ovsdb::table! {
+    /// A port of Open vSwitch.
+    struct Port in "Port" {
+        name: String,
+        interfaces: Vec<Uuid>,
+    }
+}
+
+ovsdb::table! {
+    /// A bridge of Open vSwitch.
+    struct Bridge in "Bridge" {
+        name: String,
+        ports: Vec<Uuid>,
+        datapath_type: String,
+    }
+}
+
+/// A handle of the local database.
+pub(crate) struct Vswitch {
+    client: Client,
+    replica: Replica,
+    /// Two plugs of one iface-id must see each other's rows.
+    plugs: Locks,
+}
+
+/// The integration bridge as far as attachments need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IntegrationBridge {
+    uuid: Uuid,
+    /// Packets are switched in user space: interfaces must compute their own checksums.
+    pub(crate) userspace: bool,
+}
+
+impl Vswitch {
+    pub(crate) fn new(client: Client) -> Self {
+        let replica = client.monitor(
+            MonitorSpec::new()
+                .table::<Interface>()
+                .table::<Port>()
+                .table::<Bridge>(),
+        );
+        Self {
+            client,
+            replica,
+            plugs: Locks::default(),
+        }
+    }
+
+    /// Changes whenever the database does.
+    pub(crate) fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.replica.changed()
+    }
+
+    /// The client, to share its connection.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Why the database cannot be relied on now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        crate::chassis::trouble(&self.client, &self.replica)
+    }
+
+    /// The integration bridge; waits for it until the deadline.
+    pub(crate) async fn bridge(&self, deadline: Instant) -> Result<IntegrationBridge, Error> {
+        let mut changed = self.replica.changed();
+        loop {
+            let found = self
+                .replica
+                .read(|rows| select::<Bridge>(rows, |row| text(row, "name") == Some(BRIDGE)).pop());
+            if let Some(bridge) = found.filter(|_| self.replica.synced()) {
+                let userspace = bridge.datapath_type == "netdev";
+                return Ok(IntegrationBridge {
+                    uuid: bridge.uuid,
+                    userspace,
+                });
+            }
+            if !crate::wait::change(&mut changed, deadline).await {
+                return Err(self.unavailable().unwrap_or_else(|| {
+                    Error::new(
+                        code::TRY_AGAIN_LATER,
+                        format!("The integration bridge {BRIDGE} does not exist in Open vSwitch."),
+                        "ovn-controller makes it: see that it runs on this node.",
+                    )
+                }));
+            }
+        }
+    }
+
+    /// Plugs the port of an attachment, in one transaction; returns the new Interface.
+    pub(crate) async fn plug(
+        &self,
+        bridge: IntegrationBridge,
+        record: &Record,
+        deadline: Instant,
+    ) -> Result<Uuid, Error> {
+        let port = &record.port;
+        let name = record.id.host_link();
+        let _alone = self.plugs.lock(&port.iface_id).await;
+        let old: Vec<ObservedPort> = self
+            .ports()
+            .into_iter()
+            .filter(|other| other.iface_id == port.iface_id || other.name == name)
+            .collect();
+        let mut transaction = Transaction::new();
+        self.unplug_ops(&mut transaction, &old);
+        let interface = transaction.insert(
+            "Interface",
+            [
+                ("name", Datum::from(name.as_str())),
+                (
+                    "external_ids",
+                    Datum::from(external_ids(record, &port.iface_id, &port.mac)),
+                ),
+            ],
+        );
+        let row = transaction.insert(
+            "Port",
+            [
+                ("name", Datum::from(name.as_str())),
+                ("interfaces", Datum::from(interface.clone())),
+                // ovs-ctl removes such ports after a reboot, before ovs-vswitchd looks for their links.
+                ("other_config", Datum::map([("transient", "true")])),
+                ("external_ids", Datum::map([(OWNER_KEY, OWNER_POD)])),
+            ],
+        );
+        let joins = transaction.len();
+        transaction.mutate(
+            "Bridge",
+            [Condition::uuid(bridge.uuid)],
+            [Mutation::insert("ports", Datum::from(row))],
+        );
+        transaction.comment(format!("outboard cni-node: plug {}", port.iface_id));
+        let outcome = self
+            .client
+            .transact(transaction, deadline)
+            .await
+            .map_err(|error| refused(&error))?;
+        // Rows that no bridge refers to are gone again at once.
+        match (outcome.count(joins), outcome.inserted(&interface)) {
+            (Some(1), Some(interface)) => Ok(interface),
+            _ => Err(Error::new(
+                code::TRY_AGAIN_LATER,
+                format!("The integration bridge {BRIDGE} was replaced while a port was plugged."),
+                "The runtime tries again by itself; look who removes bridges on this node.",
+            )),
+        }
+    }
+
+    /// Removes what an attachment has in OVS; nothing is fine.
+    pub(crate) async fn unplug(&self, id: &AttachmentId, deadline: Instant) -> Result<(), Error> {
+        if let Some(error) = self.unavailable() {
+            return Err(error);
+        }
+        let ports: Vec<_> = self
+            .ports()
+            .into_iter()
+            .filter(|port| port.id == *id)
+            .collect();
+        self.remove(&ports, deadline).await
+    }
+
+    /// Removes exactly these rows, as far as they are still there.
+    pub(crate) async fn remove(
+        &self,
+        ports: &[ObservedPort],
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let mut transaction = Transaction::new();
+        self.unplug_ops(&mut transaction, ports);
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        transaction.comment("outboard cni-node: unplug");
+        self.client
+            .transact(transaction, deadline)
+            .await
+            .map(drop)
+            .map_err(|error| refused(&error))
+    }
+
+    /// All Interfaces of attachments.
+    pub(crate) fn ports(&self) -> Vec<ObservedPort> {
+        let ours = self.replica.read(|rows| {
+            select::<Interface>(rows, |row| external_id(row, OWNER_KEY) == Some(OWNER_POD))
+        });
+        ours.into_iter().map(observed).collect()
+    }
+
+    /// The Interface of an attachment.
+    pub(crate) fn interface(&self, id: &AttachmentId) -> Option<Interface> {
+        let name = id.host_link();
+        self.replica
+            .read(|rows| select(rows, |row| text(row, "name") == Some(&name)).pop())
+    }
+
+    /// An Interface by its row.
+    pub(crate) fn row(&self, interface: Uuid) -> Option<Interface> {
+        self.replica
+            .read(|rows| rows.row(interface))
+            .unwrap_or_else(|error| {
+                warn!("a row is ignored: {error}");
+                None
+            })
+    }
+
+    /// The error of a call that cannot be served while the database is away.
+    pub(crate) fn unavailable(&self) -> Option<Error> {
+        self.trouble().map(|trouble| {
+            Error::new(
+                code::TRY_AGAIN_LATER,
+                format!("The local Open vSwitch database cannot be used: {trouble}."),
+                "See that ovsdb-server runs on this node and that its socket is mounted into cni-node's pod.",
+            )
+        })
+    }
+
+    /// Ports and Interfaces are no root rows: unreferenced, they go.
+    fn unplug_ops(&self, transaction: &mut Transaction, old: &[ObservedPort]) {
+        if old.is_empty() {
+            return;
+        }
+        self.replica.read(|rows| {
+            // A port has the name of its one interface.
+            let ports: Vec<Uuid> = select::<Port>(rows, |row| {
+                old.iter().any(|old| text(row, "name") == Some(&old.name))
+            })
+            .into_iter()
+            .filter(|port| {
+                old.iter()
+                    .any(|old| port.interfaces.contains(&old.interface))
+            })
+            .map(|port| port.uuid)
+            .collect();
+            for bridge in select::<Bridge>(rows, |_| true) {
+                let here: Vec<Uuid> = ports
+                    .iter()
+                    .copied()
+                    .filter(|port| bridge.ports.contains(port))
+                    .collect();
+                if !here.is_empty() {
+                    transaction.mutate(
+                        "Bridge",
+                        [Condition::uuid(bridge.uuid)],
+                        [Mutation::delete("ports", Datum::set(here))],
+                    );
+                }
+            }
+        });
+    }
+}
+
+/// The owner triple (pod UID, sandbox, ifname) and what ovn-controller reads.
+fn external_ids(record: &Record, iface_id: &str, mac: &str) -> BTreeMap<String, String> {
+    let (id, pod) = (&record.id, &record.pod);
+    [
+        (IFACE_ID, iface_id.to_owned()),
+        ("iface-id-ver", pod.uid.clone()),
+        ("attached-mac", mac.to_owned()),
+        (OWNER_KEY, OWNER_POD.to_owned()),
+        ("uid", pod.uid.clone()),
+        (SANDBOX, id.container.clone()),
+        (IFNAME, id.ifname.clone()),
+        ("pod", pod.to_string()),
+        ("netns", record.netns.display().to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+fn observed(interface: Interface) -> ObservedPort {
+    let mut ids = interface.external_ids;
+    let mut take = |key: &str| ids.remove(key).unwrap_or_default();
+    ObservedPort {
+        interface: interface.uuid,
+        name: interface.name,
+        iface_id: take(IFACE_ID),
+        id: AttachmentId {
+            container: take(SANDBOX),
+            ifname: take(IFNAME),
+        },
+    }
+}
+
+fn refused(error: &TransactError) -> Error {
+    let remedy = match error {
+        TransactError::Refused { .. } => "Look at ovsdb-server's log.",
+        _ => "See that ovsdb-server runs on this node; the runtime tries again by itself.",
+    };
+    Error::new(
+        code::TRY_AGAIN_LATER,
+        format!("Open vSwitch: {error}."),
+        remedy,
+    )
+}
