@@ -166,10 +166,7 @@ fn arrows_are_those_of_architecture_md() {
 
 #[test]
 fn crates_with_one_user_keep_one_user() {
-    let only = [
-        ("rtnetlink", "cni-node"),
-        ("rscni-types", "cni-bin"),
-    ];
+    let only = [("rtnetlink", "cni-node"), ("rscni-types", "cni-bin")];
     let metadata = metadata();
     let mut offenders = Vec::new();
     for package in members(&metadata) {
@@ -187,15 +184,7 @@ fn crates_with_one_user_keep_one_user() {
 #[test]
 fn plugin_has_no_async_runtime_and_no_kubernetes() {
     let out = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "-p",
-            "cni-bin",
-            "-e",
-            "normal",
-            "--prefix",
-            "none",
-        ])
+        .args(["tree", "-p", "cni-bin", "-e", "normal", "--prefix", "none"])
         .current_dir(root())
         .output()
         .expect("run cargo tree");
