@@ -1,0 +1,214 @@
+//! The beginning of a term: what the database says of addresses, and whether it can be believed.
+
+use super::Engine;
+use super::commit::CURSORS;
+use super::prepare::pod_ports;
+use crate::index::{Index, PodEntry};
+use crate::ipam::{Assigned, Port, Ports};
+use crate::observed::Observed;
+use crate::rows::{Problem, Unit};
+use api::names::GATEWAY_IFNAME;
+use api::{PortFacts, Role};
+use ovsdb::{Atom, Row};
+use std::collections::BTreeMap;
+
+impl Engine {
+    /// Starts from the database, or, if nobody else has written to it since the last term
+    /// (`known`), from what is known.
+    pub(super) fn begin(&mut self, known: bool) {
+        let mut problems = Vec::new();
+        let Self {
+            shared,
+            ports,
+            observed,
+            ..
+        } = self;
+        shared.read(|index| {
+            if known {
+                ports.sync(index);
+                return;
+            }
+            *ports = Ports::default();
+            ports.sync(index);
+            problems = load(observed, ports);
+            if index.settings.keep_reports {
+                problems.extend(rebuild(index, ports, observed));
+            } else {
+                freeze(index, ports);
+            }
+        });
+        if !known {
+            self.blocked.clear();
+            self.queue.clear();
+        }
+        tracing::info!(
+            rows = self.observed.len(),
+            ports = self
+                .ports
+                .units()
+                .map(|(_, ports)| ports.len())
+                .sum::<usize>(),
+            known,
+            "this process writes the northbound database"
+        );
+        for (unit, problem) in problems {
+            self.report_problems(&unit, vec![problem]);
+        }
+        for (subnet, why) in self.ports.all_frozen() {
+            tracing::error!(subnet, "{why}");
+        }
+        self.check_allocation();
+        self.push_everything();
+    }
+
+    /// Looks whether the reasons to refuse addresses still hold.
+    pub(super) fn unfreeze(&mut self) {
+        if self.ports.all_frozen().is_empty() {
+            return;
+        }
+        let Self { shared, ports, .. } = self;
+        shared.read(|index| freeze(index, ports));
+        self.check_allocation();
+    }
+
+    fn check_allocation(&self) {
+        let frozen = self.ports.all_frozen();
+        self.checks.allocation.set(match frozen.values().next() {
+            None => Ok(()),
+            Some(why) => Err(why.clone()),
+        });
+    }
+}
+
+/// Rebuilds the ports from the record. The conflicts in it.
+fn load(observed: &Observed, ports: &mut Ports) -> Vec<(Unit, Problem)> {
+    for switch in observed.rows_in("Logical_Switch") {
+        let name = switch.get("name").and_then(|name| name.as_str());
+        let ids = switch.get("external_ids");
+        let (Some(name), Some(ids)) = (name, ids) else {
+            continue;
+        };
+        for (v6, key) in [false, true].into_iter().zip(CURSORS) {
+            let cursor = ids.get_str(key).and_then(|text| text.parse().ok());
+            if let (Some(cursor), Some(pool)) = (cursor, ports.pool_mut(name)) {
+                pool.restore(v6, cursor);
+            }
+        }
+    }
+    let mut problems = Vec::new();
+    for row in observed.rows_in("Logical_Switch_Port") {
+        let Some(unit) = observed.unit_of(row) else {
+            continue;
+        };
+        if !matches!(unit, Unit::Pod { .. } | Unit::Node(_)) {
+            continue;
+        }
+        let Some(port) = port(row) else {
+            continue;
+        };
+        let lsp = port.lsp.clone();
+        let twice = ports.load(unit.clone(), port);
+        if let Some(ip) = twice.first() {
+            let sentence = format!(
+                "port {lsp} and another one both have {ip} in the northbound database: delete one of the two pods"
+            );
+            problems.push((unit, Problem::new("AddressConflict", sentence)));
+        }
+    }
+    problems
+}
+
+/// A port as the record has it.
+fn port(row: &Row) -> Option<Port> {
+    let lsp = row.get("name")?.as_str()?;
+    let text = |atom: &Atom| atom.as_str().map(str::to_owned);
+    let pairs = row.get("external_ids")?.pairs().iter();
+    let ids: BTreeMap<String, String> = pairs
+        .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
+        .collect();
+    let facts = PortFacts::decode(&ids)
+        .inspect_err(|error| tracing::warn!(lsp, "port is written anew: {error}"))
+        .ok()?;
+    let (ifname, uid) = match &facts.role {
+        Role::Pod(pod) => (pod.ifname.as_str(), pod.uid.as_str()),
+        Role::Node(_) => (GATEWAY_IFNAME, ""),
+    };
+    Some(Port {
+        ifname: ifname.into(),
+        lsp: lsp.into(),
+        uid: uid.into(),
+        subnet: facts.subnet.as_str().into(),
+        assigned: Assigned {
+            mac: facts.mac,
+            ips: facts.ips.iter().map(ipnet::IpNet::addr).collect(),
+        },
+    })
+}
+
+/// Pods that have addresses of ours which the record does not know.
+fn unrecorded<'a>(
+    index: &'a Index,
+    ports: &'a Ports,
+) -> impl Iterator<Item = (&'a (String, String), &'a PodEntry)> + 'a {
+    index.pods.iter().filter(|((ns, name), pod)| {
+        !pod.reports.pod_ips.is_empty()
+            && !ports
+                .of(&Unit::pod(ns, name))
+                .iter()
+                .any(|port| port.uid == pod.uid)
+    })
+}
+
+/// Refuses addresses of subnets in which pods run that the record does not know: it was emptied,
+/// or is behind, and would give out what they have.
+fn freeze(index: &Index, ports: &mut Ports) {
+    let mut lost: BTreeMap<&str, (usize, String)> = BTreeMap::new();
+    for ((ns, name), pod) in unrecorded(index, ports) {
+        let contains = |subnet: &str| {
+            let entry = index.subnets.get(subnet)?;
+            let layout = entry.layout.as_ref().ok()?;
+            pod.reports
+                .pod_ips
+                .iter()
+                .copied()
+                .find(|ip| layout.cidr_of(*ip).is_some())
+        };
+        let primary = index.primary_subnet(ns);
+        let all = std::iter::once(primary).chain(index.subnets.keys().map(String::as_str));
+        if let Some((subnet, ip)) = all.filter_map(|s| Some((s, contains(s)?))).next() {
+            let example = || (0, format!("{ns}/{name} with {ip}"));
+            lost.entry(subnet).or_insert_with(example).0 += 1;
+        }
+    }
+    let sentences: BTreeMap<String, String> = lost
+        .into_iter()
+        .map(|(subnet, (count, example))| {
+            let sentence = format!(
+                "Subnet {subnet}: {count} running pods have addresses that the northbound database does not know ({example}): it was emptied or is behind. No address is given out. Restore the database from a backup, or start cni-controller once with --rebuild to take the addresses from the pods"
+            );
+            (subnet.to_owned(), sentence)
+        })
+        .collect();
+    ports.refreeze(sentences);
+}
+
+/// The disaster path: takes the addresses of running pods from what they report, before anything
+/// new is given out.
+fn rebuild(index: &Index, ports: &mut Ports, observed: &Observed) -> Vec<(Unit, Problem)> {
+    let mut pods: Vec<_> = unrecorded(index, ports)
+        .map(|(key, pod)| (key.clone(), pod.clone()))
+        .collect();
+    // Who is older was there first, if two say that they have the same address.
+    pods.sort_by(|(a, one), (b, other)| (one.created, a).cmp(&(other.created, b)));
+    tracing::warn!(
+        pods = pods.len(),
+        "--rebuild: taking addresses from what pods report"
+    );
+    let mut problems = Vec::new();
+    for (key, pod) in pods {
+        let unit = Unit::pod(&key.0, &key.1);
+        let found = pod_ports(index, ports, observed, &key, &pod).problems;
+        problems.extend(found.into_iter().map(|problem| (unit.clone(), problem)));
+    }
+    problems
+}

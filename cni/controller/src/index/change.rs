@@ -1,0 +1,204 @@
+//! What a change of an object makes dirty.
+
+use super::{Index, NadEntry, NodeEntry, ObjectKey, PodEntry};
+use super::{ServiceEntry, SliceEntry, SubnetEntry, VpcEntry};
+use crate::rows::Unit;
+use api::names::{DEFAULT_SUBNET, DEFAULT_VPC};
+use std::collections::{BTreeSet, btree_map, hash_map};
+
+/// Units to plan again.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    /// These.
+    pub units: BTreeSet<Unit>,
+    /// And those that could not have their rows: the reason may be gone.
+    pub blocked: bool,
+    /// And all that carry facts of this subnet: their rows repeat some of it.
+    pub subnets: BTreeSet<String>,
+}
+
+impl Dirty {
+    /// Whether nothing is dirty.
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty() && !self.blocked && self.subnets.is_empty()
+    }
+
+    /// Takes over what is dirty in the other.
+    pub fn merge(&mut self, other: Self) {
+        self.units.extend(other.units);
+        self.subnets.extend(other.subnets);
+        self.blocked |= other.blocked;
+    }
+}
+
+impl Index {
+    pub(super) fn put_vpc(&mut self, name: String, entry: Option<VpcEntry>, dirty: &mut Dirty) {
+        if !replace(self.vpcs.entry(name.clone()), entry) {
+            return;
+        }
+        let subnets = self.subnets_of(&name);
+        let subnets: Vec<Unit> = subnets.map(|(s, _)| Unit::Subnet(s.to_owned())).collect();
+        dirty.units.extend(subnets);
+        dirty.units.insert(Unit::Vpc(name));
+        dirty.blocked = true;
+    }
+
+    pub(super) fn put_subnet(
+        &mut self,
+        name: String,
+        entry: Option<SubnetEntry>,
+        dirty: &mut Dirty,
+    ) {
+        let vpc_of = |entry: Option<&SubnetEntry>| entry.map(|s| s.spec.vpc.clone());
+        let vpcs = [vpc_of(self.subnets.get(&name)), vpc_of(entry.as_ref())];
+        if !replace(self.subnets.entry(name.clone()), entry) {
+            return;
+        }
+        // Nodes carry the CIDRs of all subnets of the default VPC, in their facts and policies.
+        if vpcs.iter().flatten().any(|vpc| vpc == DEFAULT_VPC) {
+            dirty
+                .units
+                .extend(self.nodes.keys().cloned().map(Unit::Node));
+        }
+        dirty
+            .units
+            .extend(vpcs.into_iter().flatten().map(Unit::Vpc));
+        dirty.units.insert(Unit::Subnet(name.clone()));
+        dirty.subnets.insert(name);
+        dirty.blocked = true;
+    }
+
+    pub(super) fn put_node(&mut self, name: String, entry: Option<NodeEntry>, dirty: &mut Dirty) {
+        if replace(self.nodes.entry(name.clone()), entry) {
+            dirty.units.insert(Unit::Node(name));
+        }
+    }
+
+    pub(super) fn put_nad(&mut self, key: ObjectKey, entry: Option<NadEntry>, dirty: &mut Dirty) {
+        if replace(self.nads.entry(key), entry) {
+            let pods = self.multihomed.iter();
+            dirty
+                .units
+                .extend(pods.map(|(ns, name)| Unit::pod(ns, name)));
+        }
+    }
+
+    pub(super) fn put_service(
+        &mut self,
+        key: ObjectKey,
+        entry: Option<ServiceEntry>,
+        dirty: &mut Dirty,
+    ) {
+        if replace_hashed(self.services.entry(key.clone()), entry) {
+            dirty.units.insert(Unit::service(key.0, key.1));
+        }
+    }
+
+    /// The slice `key`, which belongs to the Service `entry.0` of its namespace.
+    pub(super) fn put_slice(
+        &mut self,
+        key: ObjectKey,
+        entry: Option<(String, SliceEntry)>,
+        dirty: &mut Dirty,
+    ) {
+        let (ns, slice) = key;
+        let service = entry
+            .as_ref()
+            .map(|(service, _)| (ns.clone(), service.clone()));
+        let former = self.slice_owner.get(&(ns.clone(), slice.clone())).cloned();
+        if let Some(former) = former.filter(|former| Some(former) != service.as_ref()) {
+            self.slice_owner.remove(&(ns.clone(), slice.clone()));
+            if let hash_map::Entry::Occupied(mut slices) = self.slices.entry(former.clone()) {
+                slices.get_mut().remove(&slice);
+                if slices.get().is_empty() {
+                    slices.remove();
+                }
+            }
+            dirty.units.insert(Unit::service(former.0, former.1));
+        }
+        if let (Some(service), Some((_, entry))) = (service, entry) {
+            let slices = self.slices.entry(service.clone()).or_default();
+            if slices.get(&slice) != Some(&entry) {
+                slices.insert(slice.clone(), entry);
+                dirty.units.insert(Unit::service(&service.0, &service.1));
+            }
+            self.slice_owner.insert((ns, slice), service);
+        }
+    }
+
+    pub(super) fn put_pod(&mut self, key: ObjectKey, entry: Option<PodEntry>, dirty: &mut Dirty) {
+        let multihomed = entry.as_ref().is_some_and(|pod| pod.networks().is_some());
+        if multihomed {
+            self.multihomed.insert(key.clone());
+        } else {
+            self.multihomed.remove(&key);
+        }
+        let changed = match (self.pods.get_mut(&key), entry) {
+            (None, None) => false,
+            (Some(old), Some(new)) => {
+                let changed = !old.same_wants(&new);
+                *old = new;
+                changed
+            }
+            (None, Some(new)) => {
+                self.pods.insert(key.clone(), new);
+                true
+            }
+            (Some(_), None) => {
+                self.pods.remove(&key);
+                true
+            }
+        };
+        if changed {
+            dirty.units.insert(Unit::pod(key.0, key.1));
+        }
+    }
+
+    /// The subnet of a pod's eth0: the first by name that is primary for the namespace, else the
+    /// cluster's default subnet.
+    pub fn primary_subnet(&self, namespace: &str) -> &str {
+        self.subnets
+            .iter()
+            .find(|(_, subnet)| !subnet.deleting && subnet.spec.is_primary_of(namespace))
+            .map_or(DEFAULT_SUBNET, |(name, _)| name)
+    }
+}
+
+/// Puts or removes an entry; whether that changed anything.
+fn replace<V: PartialEq>(slot: btree_map::Entry<'_, impl Ord, V>, entry: Option<V>) -> bool {
+    match (slot, entry) {
+        (btree_map::Entry::Vacant(_), None) => false,
+        (btree_map::Entry::Vacant(slot), Some(entry)) => {
+            slot.insert(entry);
+            true
+        }
+        (btree_map::Entry::Occupied(slot), None) => {
+            slot.remove();
+            true
+        }
+        (btree_map::Entry::Occupied(mut slot), Some(entry)) => {
+            let changed = *slot.get() != entry;
+            slot.insert(entry);
+            changed
+        }
+    }
+}
+
+fn replace_hashed<K, V: PartialEq>(slot: hash_map::Entry<'_, K, V>, entry: Option<V>) -> bool {
+    match (slot, entry) {
+        (hash_map::Entry::Vacant(_), None) => false,
+        (hash_map::Entry::Vacant(slot), Some(entry)) => {
+            slot.insert(entry);
+            true
+        }
+        (hash_map::Entry::Occupied(slot), None) => {
+            slot.remove();
+            true
+        }
+        (hash_map::Entry::Occupied(mut slot), Some(entry)) => {
+            let changed = *slot.get() != entry;
+            slot.insert(entry);
+            changed
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The engine against a real northbound database.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod allocation;
+mod disaster;
+mod fencing;
+mod planning;
+mod server;
+mod world;
