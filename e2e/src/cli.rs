@@ -1,4 +1,4 @@
-//! The program `outboard-lab`: up, down, status, exec.
+//! The program `outboard-lab`: up, down, status, exec, demo, bench.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::lab::{Lab, LabConfig, Network};
 use crate::site::{Site, SiteConfig};
-use crate::{images, state, sweep};
+use crate::{bench, demo, images, state, sweep};
 
 /// A lab on this machine: Kubernetes on OVN, nodes in network namespaces. Needs root, and `make setup` once.
 #[derive(Debug, Parser)]
@@ -33,6 +33,14 @@ enum Verb {
         #[arg(long)]
         no_outboard: bool,
     },
+    /// Bring up a lab with Outboard, print a table of what works on it, take it down again.
+    Demo {
+        /// The lab's number; a free one when not given.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=250))]
+        id: Option<u8>,
+    },
+    /// Measure, print tables, write JSON into target/bench/. The numbers of a release build count.
+    Bench(bench::Options),
     /// Take a lab down: the one of this checkout, or --id, or --all of this machine.
     Down {
         #[arg(long)]
@@ -82,6 +90,21 @@ impl Verb {
                     ..LabConfig::default()
                 })?;
             }
+            Self::Demo { id } => {
+                let good = demo::run(&LabConfig {
+                    site: SiteConfig {
+                        id,
+                        ..SiteConfig::default()
+                    },
+                    ..LabConfig::default()
+                })?;
+                return Ok(if good {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                });
+            }
+            Self::Bench(options) => return bench::run(&options),
             Self::Down { id, all } => down(id, all)?,
             Self::Status => status()?,
             Self::Exec { id, node, command } => return exec(id, &node, &command),

@@ -43,6 +43,27 @@ pub(crate) fn tool(name: &str) -> Result<String> {
     Ok(path)
 }
 
+/// A program of this build: the directory that the running program comes from has the others.
+///
+/// # Errors
+/// It is not there.
+pub(crate) fn program(name: &str) -> Result<String> {
+    let own = std::env::current_exe().context("the path of the running program")?;
+    let mut dirs = own.ancestors().skip(1);
+    let found = dirs
+        .by_ref()
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file());
+    let path = found.with_context(|| {
+        format!(
+            "{name} is not built beside {}: run `make build`",
+            own.display()
+        )
+    })?;
+    Ok(path.display().to_string())
+}
+
 /// Builds the images whose contents changed; gives their archives.
 ///
 /// # Errors

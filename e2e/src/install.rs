@@ -9,6 +9,7 @@ use crate::lab::Lab;
 
 const NAMESPACE: &str = "outboard-system";
 const COREDNS: &str = include_str!("../manifests/coredns.yaml");
+const DEFINITIONS: &str = include_str!("../manifests/network-attachment-definitions.yaml");
 
 /// Applies secrets, `manifests/overlays/lab` and CoreDNS.
 pub(crate) fn outboard(lab: &Lab) -> Result<()> {
@@ -16,6 +17,7 @@ pub(crate) fn outboard(lab: &Lab) -> Result<()> {
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"
     ))?;
     secrets(lab)?;
+    lab.apply(DEFINITIONS)?;
     let overlay = images::checkout()
         .join("manifests/overlays/lab")
         .display()
@@ -69,6 +71,8 @@ fn secrets(lab: &Lab) -> Result<()> {
         file("ca.crt", &central.nb_ca.certificate),
     ];
     secret(lab, "outboard-nb-client", &client)?;
+    let southbound = [file("ca.crt", &central.chassis_ca.certificate)];
+    create(lab, &["configmap", "outboard-southbound-ca"], &southbound)?;
     let server = lab.api_server().trim_start_matches("https://");
     let (host, port) = server.rsplit_once(':').unwrap_or((server, "6443"));
     let config = [

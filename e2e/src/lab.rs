@@ -1,16 +1,17 @@
 //! A Kubernetes cluster on real OVN: brought up, asked, taken down.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::central::{Central, CentralConfig};
+use crate::clock::Clock;
 use crate::control_plane::ControlPlane;
 use crate::images::{self, Set};
 use crate::node::Node;
 use crate::site::{self, Site, SiteConfig};
-use crate::{env_file, install, kubelet, shell, switch, wait};
+use crate::{env_file, evidence, install, kubelet, shell, switch, wait};
 
 /// Whose network pods get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub struct Lab {
     pub central: Central,
     plane: ControlPlane,
     kubectl: String,
+    clock: Clock,
 }
 
 impl Lab {
@@ -58,7 +60,7 @@ impl Lab {
     /// # Errors
     /// A part does not come up; the message names it and nothing is left (logs neither: `OUTBOARD_LAB_KEEP=1` keeps them).
     pub fn up(config: &LabConfig) -> Result<Self> {
-        let clock = Clock(Instant::now());
+        let clock = Clock::start();
         let set = if config.network == Network::Outboard {
             Set::Outboard
         } else {
@@ -66,36 +68,42 @@ impl Lab {
         };
         let archives = std::thread::spawn(move || images::build(set));
         let site = Site::create(&config.site)?;
-        clock.say(&site, "namespaces and wires");
+        clock.say(site.id(), "namespaces and wires");
         site::in_parallel(site.nodes().iter(), switch::start)?;
-        clock.say(&site, "Open vSwitch");
+        clock.say(site.id(), "Open vSwitch");
         let (central, plane) = std::thread::scope(|scope| {
             let plane = scope.spawn(|| ControlPlane::start(site.master()));
             let runtimes =
                 scope.spawn(|| site::in_parallel(site.nodes().iter(), kubelet::containerd));
             let central = Central::start(site.master(), config.central);
-            clock.say(&site, "OVN databases and northd");
+            clock.say(site.id(), "OVN databases and northd");
             runtimes.join().map_err(panicked)??;
             anyhow::Ok((central?, plane.join().map_err(panicked)??))
         })?;
         let archives = archives.join().map_err(panicked)??;
-        clock.say(&site, "containerd, images built");
+        clock.say(site.id(), "containerd, images built");
         site::in_parallel(site.nodes().iter(), |node| images::import(node, &archives))?;
-        clock.say(&site, "images imported");
+        clock.say(site.id(), "images imported");
         plane.wait()?;
         plane.controllers(site.master())?;
-        clock.say(&site, "API server");
+        clock.say(site.id(), "API server");
         let lab = Self {
             site,
             central,
             plane,
             kubectl: images::tool("kubectl")?,
+            clock,
         };
-        lab.start_nodes(config.network, &clock)?;
-        Ok(lab)
+        match lab.start_nodes(config.network) {
+            Ok(()) => Ok(lab),
+            Err(error) if config.network == Network::Outboard => {
+                Err(anyhow!("{error:#}\n{}", evidence::of_cluster(&lab)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    fn start_nodes(&self, network: Network, clock: &Clock) -> Result<()> {
+    fn start_nodes(&self, network: Network) -> Result<()> {
         for node in self.nodes() {
             if network == Network::Bridge {
                 kubelet::bridge_network(node)?;
@@ -113,10 +121,10 @@ impl Lab {
             "n1",
             "node-role.kubernetes.io/control-plane=",
         ])?;
-        clock.say(&self.site, "kubelets");
+        self.say("kubelets");
         if network == Network::Outboard {
             install::outboard(self)?;
-            clock.say(&self.site, "Outboard applied");
+            self.say("Outboard applied");
         }
         self.kubectl(&[
             "wait",
@@ -125,10 +133,10 @@ impl Lab {
             "--all",
             "--timeout=180s",
         ])?;
-        clock.say(&self.site, "nodes Ready");
+        self.say("nodes Ready");
         if network == Network::Outboard {
             install::wait(self)?;
-            clock.say(&self.site, "Outboard and CoreDNS run");
+            self.say("Outboard and CoreDNS run");
         }
         self.kubectl_until_ok(
             "the default service account",
@@ -260,6 +268,15 @@ impl Lab {
         })
     }
 
+    /// Says on standard error, with the time since the lab's start, what is done.
+    pub(crate) fn say(&self, what: &str) {
+        self.clock.say(self.site.id(), what);
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     fn kubectl_line<S: AsRef<str>>(&self, arguments: &[S]) -> Vec<String> {
         let config = format!("--kubeconfig={}", self.plane.kubeconfig.display());
         let rest = arguments.iter().map(|a| a.as_ref().to_string());
@@ -267,18 +284,6 @@ impl Lab {
             .into_iter()
             .chain(rest)
             .collect()
-    }
-}
-
-struct Clock(Instant);
-
-impl Clock {
-    fn say(&self, site: &Site, what: &str) {
-        eprintln!(
-            "[lab {} {:5.1}s] {what}",
-            site.id(),
-            self.0.elapsed().as_secs_f32()
-        );
     }
 }
 

@@ -7,20 +7,34 @@
 //!
 //! The calls block: the library is made for tests and for the program `outboard-lab`.
 
+mod bench;
 mod central;
 mod cgroup;
+pub mod checks;
 pub mod cli;
+mod clock;
+mod cni_call;
+mod cni_lab;
+mod cni_network;
+mod cni_sandbox;
+mod conntrack;
 mod control_plane;
+mod delegate;
+mod demo;
 mod env_file;
+mod evidence;
 mod fabric;
 mod images;
 mod install;
 mod kubelet;
 mod lab;
+pub mod leaks;
 mod node;
 mod ovn_lab;
 mod pki;
+pub mod pods;
 mod process;
+mod rows;
 mod shell;
 mod site;
 mod state;
@@ -28,7 +42,13 @@ mod sweep;
 mod switch;
 mod wait;
 
+pub use bench::stopwatch;
 pub use central::{Central, CentralConfig};
+pub use cni_call::{CniCall, CniOutcome};
+pub use cni_lab::{CniLab, Remains};
+pub use cni_network::{BLUE, EXTRA_ROUTE, LogicalNetwork, PodRow, PodSpec};
+pub use cni_sandbox::CniSandbox;
+pub use delegate::{Delegate, Sandbox, sandbox};
 pub use lab::{Lab, LabConfig, Network};
 pub use node::Node;
 pub use ovn_lab::{OvnLab, OvnLabConfig};

@@ -10,6 +10,11 @@ for tree in etc opt var/lib var/log; do
     mkdir -p "$dir/tree/$tree/upper" "$dir/tree/$tree/work"
     mount -t overlay overlay -o "lowerdir=/$tree,upperdir=$dir/tree/$tree/upper,workdir=$dir/tree/$tree/work" "/$tree"
 done
+# The machine's own mounts would stay below the node's /run, under the same paths: containerd judges a path by them.
+awk '$5 ~ "^/run/" {print $5}' /proc/self/mountinfo | sort -r | while read -r below; do
+    # Another lab's may be going away by itself at this moment.
+    umount "$below" || if grep -qF " $below " /proc/self/mountinfo; then exit 1; fi
+done
 mount -t tmpfs -o mode=755 tmpfs /run
 # Pods get the node's mounts under these, and mount into them (HostToContainer, Bidirectional).
 mount --make-rshared /run

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::node::Node;
-use crate::wait;
+use crate::{conntrack, wait};
 
 const OVS_SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const DB: &str = "unix:/run/openvswitch/db.sock";
@@ -53,6 +53,7 @@ pub(crate) fn start(node: &Node) -> Result<()> {
             "-vsyslog:off",
         ],
     )?;
+    conntrack::without_zero_snat(node)?;
     underlay(node)?;
     node.start(
         "ovn-controller",
@@ -97,7 +98,8 @@ pub(crate) fn configure(node: &Node, southbound: &str, tls: Option<&str>) -> Res
     Ok(())
 }
 
-/// Moves the node's address from eth0 to br-phy. The kernel must not answer on eth0 as well: packets would come twice.
+/// Moves the node's address from eth0 to br-phy. The kernel must not see eth0's packets as well: each would come twice, and
+/// connection tracking must not know the first one either (a RST would end a connection before the copy that counts comes).
 fn underlay(node: &Node) -> Result<()> {
     let (v4, v6) = node.addresses();
     let (mac, lab) = (node.mac(), node.lab());
@@ -107,8 +109,7 @@ fn underlay(node: &Node) -> Result<()> {
          ip link set eth0 up\n\
          nft -f - <<'RULES'\n\
          table inet lab {{\n\
-           chain input {{ type filter hook input priority -300; iifname eth0 drop; }}\n\
-           chain forward {{ type filter hook forward priority -300; iifname eth0 drop; }}\n\
+           chain prerouting {{ type filter hook prerouting priority -350; iifname eth0 drop; }}\n\
          }}\n\
          RULES\n\
          ovs-vsctl --timeout=20 --may-exist add-br br-phy \

@@ -20,6 +20,7 @@ use crate::node::{Node, UNDO};
 use crate::plumb::{self, Offload, plumb};
 use crate::row::Wanted;
 use crate::stages::{Stages, timed};
+use crate::under_way::Going;
 use crate::vswitch::IntegrationBridge;
 use crate::wiring::{self, Wiring};
 
@@ -30,8 +31,9 @@ pub(crate) async fn add(
     stages: &mut Stages,
     deadline: Instant,
 ) -> Result<CNIResult, Error> {
+    let going = node.under_way.begin(&add.id);
     let _alone = node.locks.lock(&add.id.host_link()).await;
-    node.recovered(deadline).await?;
+    going.unless_given_up(node.recovered(deadline)).await?;
     let netns = Netns::of_pod(&add.netns)?;
     free(node, add).await?;
     let wanted = Wanted {
@@ -39,11 +41,13 @@ pub(crate) async fn add(
         ifname: &add.id.ifname,
         subnet: add.keys.subnet.as_deref(),
     };
+    let row = node.southbound.row(&wanted, deadline);
     let row = stages
-        .measure("wait_row", node.southbound.row(&wanted, deadline))
+        .measure("wait_row", going.unless_given_up(row))
         .await?;
-    let bridge = node.vswitch.bridge(deadline).await?;
-    let wiring = wiring::wiring(add, &row, node.mtu(deadline).await?)?;
+    let bridge = going.unless_given_up(node.vswitch.bridge(deadline)).await?;
+    let mtu = going.unless_given_up(node.mtu(deadline)).await?;
+    let wiring = wiring::wiring(add, &row, mtu)?;
     let record = Record {
         id: add.id.clone(),
         network: add.network.clone(),
@@ -58,6 +62,7 @@ pub(crate) async fn add(
         netns: &netns,
         bridge,
         wiring: &wiring,
+        going: &going,
         deadline,
     };
     if let Err(error) = attempt.run(record, stages).await {
@@ -94,6 +99,7 @@ struct Attempt<'a> {
     netns: &'a Netns,
     bridge: IntegrationBridge,
     wiring: &'a Wiring,
+    going: &'a Going<'a>,
     deadline: Instant,
 }
 
@@ -126,7 +132,7 @@ impl Attempt<'_> {
         };
         fail_point!("add::plugged");
         let ((installed, flows), (kept, journal)) = tokio::join!(
-            timed(self.installed(interface)),
+            timed(self.going.unless_given_up(self.installed(interface))),
             timed(self.node.store.insert(record)),
         );
         stages.note("ovn_installed", flows);
@@ -148,12 +154,11 @@ impl Attempt<'_> {
             return Ok(None);
         }
         fail_point!("add::linked");
-        let (raised, plugged) = tokio::join!(
-            plumb::raise(&self.node.host, record.id.host_link(), offload),
-            self.node.vswitch.plug(self.bridge, record, self.deadline),
-        );
-        raised?;
-        plugged.map(Some)
+        // Before ovs-vswitchd knows of it: that reads the link's flags, adds "promiscuous" and writes them back, and so
+        // takes down again what went up in between.
+        plumb::raise(&self.node.host, record.id.host_link(), offload).await?;
+        let plugged = self.node.vswitch.plug(self.bridge, record, self.deadline);
+        plugged.await.map(Some)
     }
 
     /// Waits until ovn-controller says that the port's flows are in place.

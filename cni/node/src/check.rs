@@ -129,6 +129,9 @@ fn differences(expected: &Expected, seen: Option<&Seen>) -> Option<String> {
     if !seen.link.up {
         return Some("it is down".to_owned());
     }
+    if !seen.link.carrier {
+        return Some("its end on the host is down".to_owned());
+    }
     if let Some(address) = expected
         .addresses
         .iter()

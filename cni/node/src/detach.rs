@@ -17,6 +17,7 @@ pub(crate) async fn del(
     stages: &mut Stages,
     deadline: Instant,
 ) -> Result<(), Error> {
+    node.under_way.give_up(id);
     let _alone = node.locks.lock(&id.host_link()).await;
     fail_point!("del::begun");
     remove(node, id, stages, deadline).await

@@ -41,6 +41,8 @@ mod sysctl;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod under_way;
+mod vacancies;
 mod vip;
 mod vswitch;
 mod wait;

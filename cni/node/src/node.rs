@@ -13,6 +13,7 @@ use crate::netns::Netns;
 use crate::ovn_controller::OvnController;
 use crate::southbound::Southbound;
 use crate::store::Store;
+use crate::under_way::UnderWay;
 use crate::vswitch::Vswitch;
 
 /// How long undoing may take, whatever the call's deadline was.
@@ -27,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) store: Store,
     /// One operation at a time per attachment; the key is the name of its host link.
     pub(crate) locks: Locks,
+    /// ADDs, so that a DEL does not wait for one that waits.
+    pub(crate) under_way: UnderWay,
     /// The largest MTU of a pod over this node's underlay; none while no link has the encapsulation address.
     pub(crate) mtu: watch::Receiver<Option<u32>>,
     /// Whether what an earlier process left has been cleaned up.

@@ -22,6 +22,7 @@ use crate::ovn_controller::OvnController;
 use crate::rounds::{Pace, Rounds};
 use crate::southbound::Southbound;
 use crate::store::Store;
+use crate::under_way::UnderWay;
 use crate::vswitch::Vswitch;
 use crate::{chassis, gateway, reconcile, server, status, vip};
 
@@ -54,6 +55,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
         ovn_controller: OvnController::new(&args.ovn_rundir),
         store: Store::open(&args.journal_dir, &boot).context("--journal-dir")?,
         locks: Locks::default(),
+        under_way: UnderWay::default(),
         mtu: pod_mtu.clone(),
         recovered,
         metrics,

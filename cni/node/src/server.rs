@@ -22,7 +22,9 @@ use crate::{attach, check, detach, gc, status, wiring};
 
 /// A client writes its request at once; one that does not is no client of ours.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Operations under way when the program is told to end; they are undone after the next start if they take longer.
+/// Operations under way when the program is told to end: what is not over soon waits for something that may never come.
+const GRACE: Duration = Duration::from_secs(2);
+/// Those that do not wait, or have something to undo; they are undone after the next start if they take longer.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Serves until told to stop, then ends what is under way.
@@ -46,6 +48,9 @@ pub(crate) async fn run(node: Arc<Node>, socket: Socket, stop: CancellationToken
         }
     }
     tasks.close();
+    if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+        node.under_way.give_up_all();
+    }
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         warn!(
             operations = tasks.len(),

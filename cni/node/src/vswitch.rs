@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::locks::Locks;
 use crate::reconcile::plan::ObservedPort;
 use crate::rows::{external_id, select, text};
+use crate::vacancies::Vacancies;
 
 /// The integration bridge; ovn-controller makes it.
 pub(crate) const BRIDGE: &str = "br-int";
@@ -54,12 +55,21 @@ ovsdb::table! {
     }
 }
 
+ovsdb::table! {
+    /// The root row: numbers of the newest change, and of the newest one that ovs-vswitchd has looked at.
+    struct Root in "Open_vSwitch" {
+        next_cfg: i64,
+        cur_cfg: i64,
+    }
+}
+
 /// A handle of the local database.
 pub(crate) struct Vswitch {
     client: Client,
     replica: Replica,
     /// Two plugs of one iface-id must see each other's rows.
     plugs: Locks,
+    vacancies: Vacancies,
 }
 
 /// The integration bridge as far as attachments need it.
@@ -76,12 +86,14 @@ impl Vswitch {
             MonitorSpec::new()
                 .table::<Interface>()
                 .table::<Port>()
-                .table::<Bridge>(),
+                .table::<Bridge>()
+                .table::<Root>(),
         );
         Self {
             client,
             replica,
             plugs: Locks::default(),
+            vacancies: Vacancies::default(),
         }
     }
 
@@ -136,6 +148,7 @@ impl Vswitch {
         let port = &record.port;
         let name = record.id.host_link();
         let _alone = self.plugs.lock(&port.iface_id).await;
+        self.vacate(&name, deadline).await?;
         let old: Vec<ObservedPort> = self
             .ports()
             .into_iter()
@@ -210,12 +223,52 @@ impl Vswitch {
         if transaction.is_empty() {
             return Ok(());
         }
+        transaction.mutate("Open_vSwitch", [], [Mutation::add("next_cfg", 1)]);
+        let numbered = transaction.len();
+        transaction.select("Open_vSwitch", [], ["next_cfg"]);
         transaction.comment("outboard cni-node: unplug");
-        self.client
+        let outcome = self
+            .client
             .transact(transaction, deadline)
             .await
-            .map(drop)
-            .map_err(|error| refused(&error))
+            .map_err(|error| refused(&error))?;
+        let number = outcome
+            .rows(numbered)
+            .first()
+            .and_then(|row| row.get("next_cfg")?.one()?.as_integer());
+        let names = ports.iter().map(|port| port.name.clone());
+        self.vacancies
+            .note(names, number.unwrap_or_default(), self.looked_at());
+        Ok(())
+    }
+
+    /// Waits until ovs-vswitchd holds no former link of that name ([`crate::vacancies`]).
+    async fn vacate(&self, name: &str, deadline: Instant) -> Result<(), Error> {
+        let former: Vec<_> = self
+            .ports()
+            .into_iter()
+            .filter(|port| port.name == name)
+            .collect();
+        self.remove(&former, deadline).await?;
+        let mut changed = self.replica.changed();
+        while !self.vacancies.is_free(name, self.looked_at()) {
+            if !crate::wait::change(&mut changed, deadline).await {
+                return Err(Error::new(
+                    code::TRY_AGAIN_LATER,
+                    format!("ovs-vswitchd has not let go of the former link {name}."),
+                    "See that ovs-vswitchd runs on this node, and its log.",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the newest change that ovs-vswitchd has looked at.
+    fn looked_at(&self) -> i64 {
+        let root = self
+            .replica
+            .read(|rows| select::<Root>(rows, |_| true).pop());
+        root.map(|root| root.cur_cfg).unwrap_or_default()
     }
 
     /// All Interfaces of attachments.

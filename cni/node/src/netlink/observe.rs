@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// Whether it is set up.
     pub(crate) up: bool,
+    /// Whether its far end is up, too.
+    pub(crate) carrier: bool,
 }
 
 impl Netlink {
@@ -98,6 +100,7 @@ fn link(message: &LinkMessage) -> Link {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
     };
     for attribute in &message.attributes {
         match attribute {

@@ -36,6 +36,7 @@ fn bare(home: &Path, recovered: bool) -> Arc<Node> {
         ovn_controller: OvnController::new(home),
         store: Store::open(&home.join("journal"), "this-boot").unwrap(),
         locks: Locks::default(),
+        under_way: crate::under_way::UnderWay::default(),
         mtu: watch::channel(None).1,
         recovered: watch::channel(recovered).1,
         metrics: Metrics::register(&mut Registry::default()),

@@ -62,6 +62,7 @@ impl World {
             ovn_controller: OvnController::new(self.ovn.home()),
             store: Store::open(&self.ovn.home().join("journal"), "this-boot").unwrap(),
             locks: Locks::default(),
+            under_way: crate::under_way::UnderWay::default(),
             mtu: watch::channel(Some(MTU)).1,
             recovered: watch::channel(true).1,
             metrics: Metrics::register(&mut Registry::default()),

@@ -367,6 +367,7 @@ fn any_observed() -> impl Strategy<Value = kernel::Observed> {
                     mac: None,
                     mtu: 1442,
                     up,
+                    carrier: up,
                 },
                 addresses: addresses
                     .iter()

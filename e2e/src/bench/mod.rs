@@ -1,0 +1,159 @@
+//! `outboard-lab bench`: what Outboard costs, beside what it stands on and beside the reference plugins, measured in one run.
+//!
+//! Each section runs by itself and makes its own ground. A number is compared only with numbers of the same run: this
+//! kind of machine is noisy, and one day's milliseconds say nothing about another day's.
+
+mod add;
+mod addresses;
+mod burst;
+mod cluster;
+mod etcd;
+mod exec;
+mod floor;
+mod memory;
+mod pods;
+mod ports;
+mod procfs;
+mod relay;
+mod report;
+mod samples;
+mod sessions;
+mod stages;
+mod start;
+pub mod stopwatch;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use tokio::runtime::Runtime;
+
+use report::Report;
+
+/// What is to be measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// Only these sections, comma separated.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Section>,
+    /// add: how many ADDs and DELs of each kind.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    samples: u16,
+    /// add: with how many ports on the node; the last number is the one of section memory.
+    #[arg(long, value_delimiter = ',', default_value = "10,250")]
+    ports: Vec<u16>,
+    /// burst: how many runs of each network.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
+    runs: u16,
+    /// burst: how many pods at once.
+    #[arg(long, default_value_t = 110, value_parser = clap::value_parser!(u16).range(1..=250))]
+    pods: u16,
+    /// start: with how many ports in the northbound database.
+    #[arg(long, value_delimiter = ',', default_value = "2000,100000")]
+    start_ports: Vec<u32>,
+    /// sessions: how many.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(2..=3000))]
+    sessions: u16,
+    /// addresses: how many pods.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    bound: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Start-up time and size of the plugin.
+    Exec,
+    /// ADD and DEL, beside OVN's own time and beside bridge + host-local.
+    Add,
+    /// Many pods at once on one node.
+    Burst,
+    /// Start of cni-controller with many ports in the northbound database.
+    Start,
+    /// Addresses for many pods.
+    Addresses,
+    /// Memory of the daemons.
+    Memory,
+    /// A thousand nodes at the southbound database.
+    Sessions,
+}
+
+/// What every section gets.
+struct Bench {
+    options: Options,
+    runtime: Runtime,
+    serial: AtomicU64,
+}
+
+/// Runs the sections. Success means that all could be measured, not that all aims are met.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let bench = Bench {
+        runtime: Runtime::new().context("the asynchronous runtime")?,
+        options: options.clone(),
+        serial: AtomicU64::new(0),
+    };
+    let all = Section::value_variants();
+    let wanted = all
+        .iter()
+        .filter(|s| options.only.is_empty() || options.only.contains(s));
+    if report::is_development_build() {
+        println!("a development build: the numbers show that the bench works and nothing else");
+    }
+    let mut failed = Vec::new();
+    for section in wanted {
+        let begun = Instant::now();
+        let name = section.name();
+        eprintln!("[bench] {name}");
+        match section.measure(&bench) {
+            Ok(report) => report.finish(name, begun.elapsed())?,
+            Err(error) => {
+                println!("\n{name}: not measured: {error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("\nnot measured: {}", failed.join(", "));
+    Ok(ExitCode::FAILURE)
+}
+
+impl Section {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Add => "add",
+            Self::Burst => "burst",
+            Self::Start => "start",
+            Self::Addresses => "addresses",
+            Self::Memory => "memory",
+            Self::Sessions => "sessions",
+        }
+    }
+
+    fn measure(self, bench: &Bench) -> Result<Report> {
+        match self {
+            Self::Exec => exec::measure(),
+            Self::Add => add::measure(bench),
+            Self::Burst => burst::measure(bench),
+            Self::Start => start::measure(bench),
+            Self::Addresses => addresses::measure(bench),
+            Self::Memory => memory::measure(bench),
+            Self::Sessions => sessions::measure(bench),
+        }
+    }
+}
+
+impl Bench {
+    /// A number that is given once.
+    fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Says on standard error what is done.
+    fn say(what: &str) {
+        eprintln!("[bench]   {what}");
+    }
+}

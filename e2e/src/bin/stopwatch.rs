@@ -1,0 +1,7 @@
+//! Program `stopwatch`: see `e2e::stopwatch`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    e2e::stopwatch::serve()
+}
