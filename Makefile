@@ -3,10 +3,12 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin:$(HOME)/.cargo/bin
 BIN := target/x86_64-unknown-linux-gnu/debug
 LAB := $(BIN)/outboard-lab
+RELEASE := target/x86_64-unknown-linux-gnu/release
 CARGO_FLAGS := --workspace --all-features
 
 # Tests that bring up a Kubernetes cluster: after all others, so that a broken unit is known in minutes.
-CLUSTER_TESTS := $(filter-out tidy ovn_lab,$(basename $(notdir $(wildcard e2e/tests/*.rs))))
+E2E_TESTS := $(notdir $(basename $(wildcard e2e/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs)))
+CLUSTER_TESTS := $(filter-out tidy ovn_lab,$(sort $(E2E_TESTS)))
 
 .DEFAULT_GOAL := help
 .PHONY: setup build demo test bench lab lab-down fmt lint images help
@@ -25,8 +27,11 @@ test: setup build ## every test: units first, then the ones that need a cluster
 	cargo test -p e2e --all-features --lib --bins --test tidy --test ovn_lab
 	$(if $(CLUSTER_TESTS),cargo test -p e2e --all-features $(addprefix --test ,$(CLUSTER_TESTS)))
 
-bench: setup build ## measure and print a table; JSON in target/bench/
-	@$(LAB) bench
+bench: setup ## measure release builds, print tables; JSON in target/bench/ (ONLY=add,burst: some sections)
+	cargo build --release -p cni-node -p cni-controller -p e2e
+	cargo build --profile plugin -p cni-bin
+	@cp target/x86_64-unknown-linux-gnu/plugin/outboard $(RELEASE)/
+	@OUTBOARD_BIN=$(CURDIR)/$(RELEASE) $(RELEASE)/outboard-lab bench $(if $(ONLY),--only $(ONLY)) $(BENCH_FLAGS)
 
 lab: setup build ## bring up a lab with Outboard in it and leave it running; then: source target/lab/env
 	@$(LAB) up

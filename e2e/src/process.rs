@@ -177,7 +177,9 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     // The name, in brackets, may hold anything: count from its end (proc(5): state is field 3, starttime 22).
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
-    if state == "Z" || state == "X" {
+    // The first thread is a zombie while others still end, and with them the sockets that the process holds.
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    if state == "X" || (state == "Z" && threads() < 2) {
         return None;
     }
     fields.nth(18)?.parse().ok()

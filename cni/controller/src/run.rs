@@ -65,7 +65,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let watches = watch::start(&kube, &shared);
     let (turn, confirmed) = tokio::sync::watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(defaults::create(kube.clone(), settings));
     tasks.spawn(notices::run(
         kube.clone(),
         identity.clone(),
@@ -84,7 +83,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             },
         ));
     }
-    let election = tokio::spawn(lease::run(kube, identity, predecessors, turn, stop.clone()));
+    let election = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            // Who writes without them would tell every node and pod that its subnet does not exist.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = defaults::create(kube.clone(), settings) => {}
+            }
+            lease::run(kube, identity, predecessors, turn, stop).await;
+        }
+    });
     let engine = tokio::spawn(engine.run(confirmed, stop.clone()));
     admin.serve(registry, readiness, stop.clone()).await?;
 

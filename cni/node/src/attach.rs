@@ -164,7 +164,6 @@ impl Attempt<'_> {
     /// Waits until ovn-controller says that the port's flows are in place.
     async fn installed(&self, interface: Uuid) -> Result<(), Error> {
         let mut changed = self.node.vswitch.changed();
-        let mut seen = false;
         loop {
             let row = self.node.vswitch.row(interface);
             match &row {
@@ -176,9 +175,9 @@ impl Attempt<'_> {
                 {
                     return Ok(());
                 }
-                Some(_) => seen = true,
-                None if seen => return Err(self.taken()),
-                None => {}
+                // While it is read again the replica is empty.
+                None if self.node.vswitch.trouble().is_none() => return Err(self.taken()),
+                Some(_) | None => {}
             }
             if !crate::wait::change(&mut changed, self.deadline).await {
                 return Err(self

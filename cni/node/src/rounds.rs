@@ -130,12 +130,14 @@ impl Pace {
             .seconds
             .get_or_create(&LoopLabel { r#loop: self.name })
             .observe(started.elapsed().as_secs_f64());
+        // Events say nothing about how long the problem will last: only a round that was due makes the next wait longer.
+        let due = started >= self.timer;
         self.timer = Instant::now() + if clean { PERIOD } else { self.retry };
-        self.retry = if clean {
-            RETRY
-        } else {
-            (self.retry * 2).min(PERIOD)
-        };
+        if clean {
+            self.retry = RETRY;
+        } else if due {
+            self.retry = (self.retry * 2).min(PERIOD);
+        }
         self.check.set(if clean {
             Ok(())
         } else {
@@ -174,6 +176,11 @@ mod tests {
             [("test", "missing; gone".to_owned())]
         );
         assert_eq!(pace.next().await, Some(Why::Timer));
+
+        for _ in 0..10 {
+            pace.finish(Instant::now(), &["missing".to_owned()]);
+        }
+        assert!(pace.retry <= 4 * RETRY, "events make no round rarer");
 
         pace.finish(Instant::now(), &[]);
         assert!(readiness.is_ready());

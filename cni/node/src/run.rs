@@ -51,7 +51,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     let node = Arc::new(Node {
         host: Netns::host().context("opening the host's network namespace")?,
         southbound: Southbound::new(databases.southbound.clone(), &place.chassis),
-        vswitch: Vswitch::new(databases.vswitch.clone()),
+        vswitch: Vswitch::new(databases.vswitch.clone(), &args.chassis.datapath_type),
         ovn_controller: OvnController::new(&args.ovn_rundir),
         store: Store::open(&args.journal_dir, &boot).context("--journal-dir")?,
         locks: Locks::default(),

@@ -4,12 +4,12 @@
 //! `ovn-installed` while one of them is deaf (design, §2.3). Rows are removed by UUID, which is compare-and-delete: a
 //! younger sandbox's port is another row.
 
+mod refusal;
+
 use std::collections::BTreeMap;
 
 use cni_bin::code;
-use ovsdb::{
-    Client, Condition, Datum, MonitorSpec, Mutation, Replica, TransactError, Transaction, Uuid,
-};
+use ovsdb::{Client, Condition, Datum, MonitorSpec, Mutation, Replica, Transaction, Uuid};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -22,6 +22,8 @@ use crate::vacancies::Vacancies;
 
 /// The integration bridge; ovn-controller makes it.
 pub(crate) const BRIDGE: &str = "br-int";
+/// The datapath type of a bridge that ovs-vswitchd forwards for by itself.
+const USERSPACE: &str = "netdev";
 const OWNER_KEY: &str = "outboard";
 const OWNER_POD: &str = "pod";
 const SANDBOX: &str = "sandbox";
@@ -70,6 +72,8 @@ pub(crate) struct Vswitch {
     /// Two plugs of one iface-id must see each other's rows.
     plugs: Locks,
     vacancies: Vacancies,
+    /// What --datapath-type says of br-int.
+    userspace: bool,
 }
 
 /// The integration bridge as far as attachments need it.
@@ -81,7 +85,8 @@ pub(crate) struct IntegrationBridge {
 }
 
 impl Vswitch {
-    pub(crate) fn new(client: Client) -> Self {
+    /// `datapath` is the datapath type that br-int is to have.
+    pub(crate) fn new(client: Client, datapath: &str) -> Self {
         let replica = client.monitor(
             MonitorSpec::new()
                 .table::<Interface>()
@@ -94,6 +99,7 @@ impl Vswitch {
             replica,
             plugs: Locks::default(),
             vacancies: Vacancies::default(),
+            userspace: datapath == USERSPACE,
         }
     }
 
@@ -113,27 +119,28 @@ impl Vswitch {
     }
 
     /// The integration bridge; waits for it until the deadline.
+    ///
+    /// ovn-controller makes it before it knows of which datapath type: what is plugged then would have wrong checksums.
     pub(crate) async fn bridge(&self, deadline: Instant) -> Result<IntegrationBridge, Error> {
         let mut changed = self.replica.changed();
         loop {
             let found = self
                 .replica
                 .read(|rows| select::<Bridge>(rows, |row| text(row, "name") == Some(BRIDGE)).pop());
-            if let Some(bridge) = found.filter(|_| self.replica.synced()) {
-                let userspace = bridge.datapath_type == "netdev";
+            let found = found.filter(|_| self.replica.synced());
+            let exists = found.is_some();
+            if let Some(bridge) =
+                found.filter(|bridge| (bridge.datapath_type == USERSPACE) == self.userspace)
+            {
                 return Ok(IntegrationBridge {
                     uuid: bridge.uuid,
-                    userspace,
+                    userspace: self.userspace,
                 });
             }
             if !crate::wait::change(&mut changed, deadline).await {
-                return Err(self.unavailable().unwrap_or_else(|| {
-                    Error::new(
-                        code::TRY_AGAIN_LATER,
-                        format!("The integration bridge {BRIDGE} does not exist in Open vSwitch."),
-                        "ovn-controller makes it: see that it runs on this node.",
-                    )
-                }));
+                return Err(self
+                    .unavailable()
+                    .unwrap_or_else(|| refusal::no_bridge(exists)));
             }
         }
     }
@@ -187,10 +194,17 @@ impl Vswitch {
             .client
             .transact(transaction, deadline)
             .await
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| refusal::refused(&error))?;
         // Rows that no bridge refers to are gone again at once.
         match (outcome.count(joins), outcome.inserted(&interface)) {
-            (Some(1), Some(interface)) => Ok(interface),
+            (Some(1), Some(interface)) => {
+                // Before the next one may take it over: who does not find the row from now on knows that it was removed.
+                let mut changed = self.replica.changed();
+                while self.row(interface).is_none()
+                    && crate::wait::change(&mut changed, deadline).await
+                {}
+                Ok(interface)
+            }
             _ => Err(Error::new(
                 code::TRY_AGAIN_LATER,
                 format!("The integration bridge {BRIDGE} was replaced while a port was plugged."),
@@ -231,7 +245,7 @@ impl Vswitch {
             .client
             .transact(transaction, deadline)
             .await
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| refusal::refused(&error))?;
         let number = outcome
             .rows(numbered)
             .first()
@@ -372,16 +386,4 @@ fn observed(interface: Interface) -> ObservedPort {
             ifname: take(IFNAME),
         },
     }
-}
-
-fn refused(error: &TransactError) -> Error {
-    let remedy = match error {
-        TransactError::Refused { .. } => "Look at ovsdb-server's log.",
-        _ => "See that ovsdb-server runs on this node; the runtime tries again by itself.",
-    };
-    Error::new(
-        code::TRY_AGAIN_LATER,
-        format!("Open vSwitch: {error}."),
-        remedy,
-    )
 }

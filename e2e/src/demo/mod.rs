@@ -28,7 +28,7 @@ pub(crate) fn run(config: &LabConfig) -> Result<bool> {
         table.row(check, &outcome);
     }
     println!();
-    match stages::of_one_add(&lab, NAMESPACE, "client") {
+    match stages::of_one_add(&lab, NAMESPACE) {
         Ok(line) => println!("{line}"),
         Err(error) => table.failure("stage times of one ADD", &error),
     }

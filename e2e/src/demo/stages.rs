@@ -1,5 +1,7 @@
 //! The stages of one ADD, from the line that cni-node logs about it, as bars.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 
 use crate::lab::Lab;
@@ -9,9 +11,19 @@ const NAMESPACE: &str = "outboard-system";
 /// Characters of the longest bar.
 const WIDTH: f64 = 30.0;
 
-/// One line: the pod's ADD, its time, and a bar for each stage.
-pub(super) fn of_one_add(lab: &Lab, namespace: &str, name: &str) -> Result<String> {
-    let node = pods::one(lab, namespace, name)?.node;
+/// The pod whose ADD is shown: started when nothing else starts.
+const POD: &str = "alone";
+
+/// Starts a pod by itself; one line: its ADD, the time, and a bar for each stage.
+pub(super) fn of_one_add(lab: &Lab, namespace: &str) -> Result<String> {
+    lab.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {POD}, namespace: {namespace}}}\n\
+         spec:\n  terminationGracePeriodSeconds: 0\n  containers:\n\
+         \x20 - {{name: shell, image: {}, imagePullPolicy: Never, command: [sleep, infinity]}}\n",
+        lab.image()
+    ))?;
+    lab.wait_ready(namespace, POD, Duration::from_secs(60))?;
+    let node = pods::one(lab, namespace, POD)?.node;
     let daemons = pods::all(lab)?;
     let daemon = daemons
         .iter()
@@ -21,20 +33,19 @@ pub(super) fn of_one_add(lab: &Lab, namespace: &str, name: &str) -> Result<Strin
         .with_context(|| format!("no pod of cni-node is on node {node}"))?;
     let log = lab.kubectl(&["logs", "-n", NAMESPACE, &daemon.name, "-c", "cni-node"])?;
     let wanted = [
-        format!("pod=\"{namespace}/{name}\""),
+        format!("pod=\"{namespace}/{POD}\""),
         "op=\"ADD\"".into(),
-        "ifname=\"eth0\"".into(),
         "done in ".into(),
     ];
     let line = log
         .lines()
         .find(|line| wanted.iter().all(|part| line.contains(part.as_str())))
         .with_context(|| {
-            format!("cni-node on {node} logged no finished ADD of {namespace}/{name}:\n{log}")
+            format!("cni-node on {node} logged no finished ADD of {namespace}/{POD}:\n{log}")
         })?;
     let total = between(line, "done in ", " ms").context("the line has no time")?;
     Ok(format!(
-        "one ADD ({namespace}/{name}, eth0), {total} ms, stages may overlap:  {}",
+        "one ADD, {total} ms (stages may overlap):  {}",
         bars(&stages(line)?)
     ))
 }

@@ -32,7 +32,7 @@ fn bare(home: &Path, recovered: bool) -> Arc<Node> {
     Arc::new(Node {
         host: Netns::host().unwrap(),
         southbound: Southbound::new(client("OVN_Southbound"), "n1"),
-        vswitch: Vswitch::new(client("Open_vSwitch")),
+        vswitch: Vswitch::new(client("Open_vSwitch"), "system"),
         ovn_controller: OvnController::new(home),
         store: Store::open(&home.join("journal"), "this-boot").unwrap(),
         locks: Locks::default(),

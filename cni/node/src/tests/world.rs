@@ -58,7 +58,7 @@ impl World {
         let node = Arc::new(Node {
             host: Netns::host().unwrap(),
             southbound: Southbound::new(databases.southbound, NODE),
-            vswitch: Vswitch::new(databases.vswitch),
+            vswitch: Vswitch::new(databases.vswitch, "netdev"),
             ovn_controller: OvnController::new(self.ovn.home()),
             store: Store::open(&self.ovn.home().join("journal"), "this-boot").unwrap(),
             locks: Locks::default(),
