@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cni_bin::code;
 use cni_bin::wire::Command;
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::world::{MTU, TestPod, World, ask, request, sandbox, with, within};
@@ -245,6 +246,12 @@ fn what_an_add_misses_is_named() {
         world
             .ovn
             .vsctl("--no-wait set bridge br-int datapath_type=system");
+        eventually("cni-node sees another datapath type", || {
+            let now = tokio::time::Instant::now();
+            let bridge = node.vswitch.bridge(now).now_or_never();
+            bridge.is_none_or(|found| found.is_err())
+        })
+        .await;
         sentence(11, "bridge br-int has another datapath type").await;
         world.ovn.vsctl("del-br br-int");
         sentence(11, "bridge br-int does not exist").await;
