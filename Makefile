@@ -5,10 +5,19 @@ BIN := target/x86_64-unknown-linux-gnu/debug
 LAB := $(BIN)/outboard-lab
 RELEASE := target/x86_64-unknown-linux-gnu/release
 CARGO_FLAGS := --workspace --all-features
+VERSION := v$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 # Tests that bring up a Kubernetes cluster: after all others, so that a broken unit is known in minutes.
 E2E_TESTS := $(notdir $(basename $(wildcard e2e/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs)))
-CLUSTER_TESTS := $(filter-out tidy ovn_lab,$(sort $(E2E_TESTS)))
+OVN_TESTS := ovn_lab cni_matrix node_faults
+CLUSTER_TESTS := $(filter-out tidy $(OVN_TESTS),$(sort $(E2E_TESTS)))
+
+# Without failpoints: no feature is named.
+define release
+cargo build --release -p cni-node -p cni-controller
+cargo build --profile plugin -p cni-bin
+@cp target/x86_64-unknown-linux-gnu/plugin/outboard $(RELEASE)/
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: setup build demo test bench lab lab-down fmt lint images help
@@ -24,13 +33,12 @@ demo: setup build ## bring up a lab, show pods, Services, DNS and IPv6 on it, ta
 
 test: setup build ## every test: units first, then the ones that need a cluster
 	cargo test $(CARGO_FLAGS) --exclude e2e
-	cargo test -p e2e --all-features --lib --bins --test tidy --test ovn_lab
+	cargo test -p e2e --all-features --lib --bins --test tidy $(addprefix --test ,$(OVN_TESTS))
 	$(if $(CLUSTER_TESTS),cargo test -p e2e --all-features $(addprefix --test ,$(CLUSTER_TESTS)))
 
 bench: setup ## measure release builds, print tables; JSON in target/bench/ (ONLY=add,burst: some sections)
-	cargo build --release -p cni-node -p cni-controller -p e2e
-	cargo build --profile plugin -p cni-bin
-	@cp target/x86_64-unknown-linux-gnu/plugin/outboard $(RELEASE)/
+	$(release)
+	cargo build --release -p e2e
 	@OUTBOARD_BIN=$(CURDIR)/$(RELEASE) $(RELEASE)/outboard-lab bench $(if $(ONLY),--only $(ONLY)) $(BENCH_FLAGS)
 
 lab: setup build ## bring up a lab with Outboard in it and leave it running; then: source target/lab/env
@@ -46,8 +54,10 @@ lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
-images: setup build ## build the container images into target/images/ as OCI archives
-	@manifests/images/build.sh target/images
+images: setup ## build the container image of the three programs (release) into target/images/ as an OCI archive
+	$(release)
+	@! grep -aqs FAILPOINTS $(RELEASE)/cni-node $(RELEASE)/cni-controller || { echo "images: a release build has failpoints in it" >&2; exit 1; }
+	@OUTBOARD_BIN=$(RELEASE) OUTBOARD_TAG=$(VERSION) manifests/images/build.sh target/images cni
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r verb text; do printf '  make %-9s %s\n' "$$verb" "$$text"; done
