@@ -153,7 +153,7 @@ fn report(count: u32, times: &Times) -> Report {
         south,
     ));
     report.push(row("deleted: until no port is left in NB", gone));
-    report.note("as written: the pods are written into etcd one by one, from where the API server's watch has them");
+    report.note("as written: the pods are written into etcd one by one, from where the API server's watch has them; no rate above \"pods written\" is possible");
     report.note("all at once: cni-controller knows all pods, and then their Subnet comes");
     report.note("kube-ovn, elsewhere: 21 /s");
     report

@@ -54,7 +54,8 @@ pub(super) fn measure() -> Result<Report> {
     );
     // What no program can go below; the rest is the plugin's own.
     let floor = nothing_time.p50();
-    let (own, others) = (ours_time.p50() - floor, theirs_time.p50() - floor);
+    let beyond = |samples: &Samples| (samples.p50() - floor).max(0.0);
+    let (own, others) = (beyond(&ours_time), beyond(&theirs_time));
     report.push(Row::new("fork and exec alone (busybox true), p50", floor, "ms").of(&nothing_time));
     report.push(
         Row::new("outboard beyond fork and exec", own, "ms")
@@ -69,6 +70,10 @@ pub(super) fn measure() -> Result<Report> {
         Row::new("outboard, size", size(&ours)?, "MB")
             .beside("bridge (Go)", size(&theirs)?)
             .at_most(1.0, "1 MB"),
+    );
+    report.note("fork and exec alone are more than 1/5 of the Go plugin's time on a small machine");
+    report.note(
+        "static and without any work, glibc alone is 0.68 MB, with Rust's std (println) 1.08 MB",
     );
     Ok(report)
 }

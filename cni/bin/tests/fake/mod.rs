@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use cni_bin::wire::{Reply, Request};
@@ -62,9 +62,7 @@ impl Home {
         std::thread::spawn(move || {
             for reaction in reactions {
                 let (stream, _) = listener.accept().unwrap();
-                if let Some(request) = react(stream, reaction) {
-                    let _ = sender.send(request);
-                }
+                react(stream, reaction, &sender);
             }
             let _ = std::fs::remove_file(path);
         });
@@ -83,13 +81,14 @@ impl Home {
     }
 }
 
-fn react(mut stream: UnixStream, reaction: Reaction) -> Option<Request> {
+fn react(mut stream: UnixStream, reaction: Reaction, requests: &Sender<Request>) {
     if matches!(reaction, Reaction::Reset) {
-        return None;
+        return;
     }
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
-    let request = Request::decode(&bytes).unwrap();
+    // Before the client can see an answer or the end: a test may look as soon as the program has ended.
+    let _ = requests.send(Request::decode(&bytes).unwrap());
     match reaction {
         Reaction::Bytes(answer) => {
             // A client that has given up is a client that a test wanted to give up.
@@ -98,7 +97,6 @@ fn react(mut stream: UnixStream, reaction: Reaction) -> Option<Request> {
         Reaction::Never => wait_until_closed(&stream),
         Reaction::Silence | Reaction::Reset => {}
     }
-    Some(request)
 }
 
 /// The client shut down its write side, so only a write tells that it is gone.
