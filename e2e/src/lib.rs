@@ -30,6 +30,7 @@ mod kubelet;
 mod lab;
 pub mod leaks;
 mod node;
+mod op_line;
 mod ovn_lab;
 mod pki;
 pub mod pods;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::lab::Lab;
+use crate::op_line::OpLine;
 use crate::pods;
 
 const NAMESPACE: &str = "outboard-system";
@@ -43,33 +44,22 @@ pub(super) fn of_one_add(lab: &Lab, namespace: &str) -> Result<String> {
         .with_context(|| {
             format!("cni-node on {node} logged no finished ADD of {namespace}/{POD}:\n{log}")
         })?;
-    let total = between(line, "done in ", " ms").context("the line has no time")?;
+    let add = OpLine::parse(line).with_context(|| format!("no time in: {line}"))?;
+    anyhow::ensure!(!add.stages.is_empty(), "no stages in: {line}");
     Ok(format!(
-        "one ADD, {total} ms (stages may overlap):  {}",
-        bars(&stages(line)?)
+        "one ADD, {:.1} ms (stages may overlap):  {}",
+        milliseconds(add.whole),
+        bars(&add.stages)
     ))
 }
 
-/// The pairs `<stage>=<time>ms` behind `stages=`.
-fn stages(line: &str) -> Result<Vec<(&str, f64)>> {
-    let (_, tail) = line
-        .split_once("stages=")
-        .with_context(|| format!("no stages in: {line}"))?;
-    let pairs = tail.split_whitespace().map_while(|word| {
-        let (stage, time) = word.trim_matches('"').split_once('=')?;
-        Some((stage, time.strip_suffix("ms")?.parse().ok()?))
-    });
-    let pairs: Vec<_> = pairs.collect();
-    anyhow::ensure!(!pairs.is_empty(), "no stages in: {line}");
-    Ok(pairs)
-}
-
-fn bars(stages: &[(&str, f64)]) -> String {
+fn bars(stages: &[(&str, Duration)]) -> String {
     let longest = stages
         .iter()
-        .map(|(_, ms)| *ms)
+        .map(|(_, time)| milliseconds(*time))
         .fold(f64::EPSILON, f64::max);
-    let bar = |(stage, ms): &(&str, f64)| {
+    let bar = |(stage, time): &(&str, Duration)| {
+        let ms = milliseconds(*time);
         // From 0 to WIDTH.
         let length = (ms / longest * WIDTH).round() as usize;
         format!(
@@ -84,11 +74,8 @@ fn bars(stages: &[(&str, f64)]) -> String {
     stages.iter().map(bar).collect::<Vec<_>>().join(" │ ")
 }
 
-fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
-    text.split_once(before)?
-        .1
-        .split_once(after)
-        .map(|(found, _)| found)
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]
@@ -98,21 +85,22 @@ mod tests {
     #[test]
     fn a_log_line_becomes_bars() {
         let line = r#"INFO done in 24.1 ms op="ADD" pod="demo/client" network="outboard" stages=wait_row=0.0ms netns=5.0ms ovs=2.5ms ovn_installed=20.0ms other=1"#;
-        let stages = stages(line).unwrap();
+        let add = OpLine::parse(line).unwrap();
+        let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
         assert_eq!(
-            stages,
+            add.stages,
             [
-                ("wait_row", 0.0),
-                ("netns", 5.0),
-                ("ovs", 2.5),
-                ("ovn_installed", 20.0)
+                ("wait_row", ms(0.0)),
+                ("netns", ms(5.0)),
+                ("ovs", ms(2.5)),
+                ("ovn_installed", ms(20.0))
             ]
         );
-        let bars = bars(&stages);
+        let bars = bars(&add.stages);
         assert!(
             bars.starts_with("wait_row 0.0 │ netns ████████ 5.0 │"),
             "{bars}"
         );
-        assert_eq!(between(line, "done in ", " ms"), Some("24.1"));
+        assert_eq!(format!("{:.1}", milliseconds(add.whole)), "24.1");
     }
 }
