@@ -53,7 +53,7 @@ pub(crate) async fn add(
         network: add.network.clone(),
         pod: add.pod.clone(),
         netns: add.netns.clone(),
-        port: PortRecord::new(&wiring.iface_id, wiring.mac),
+        port: PortRecord::new(&wiring.iface_id, wiring.mac, &wiring.ips),
         ordinal: node.store.ordinal(),
     };
     fail_point!("add::begun");
@@ -111,14 +111,8 @@ impl Attempt<'_> {
         let (ready, host_link) = oneshot::channel();
         // Both are driven to their end: a namespace thread that is left alone could make a link after the undo.
         let ((wired, netns), (plugged, ovs)) = tokio::join!(
-            timed(plumb(
-                self.netns,
-                &self.node.host,
-                self.wiring,
-                offload,
-                ready
-            )),
-            timed(self.plug(&record, offload, host_link)),
+            timed(plumb(self.netns, self.wiring, offload, ready)),
+            timed(self.plug(&record, host_link)),
         );
         stages.note("netns", netns);
         stages.note("ovs", ovs);
@@ -143,20 +137,18 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Tells OVS as soon as the host's end of the link exists; nothing when it never does.
+    /// Tells OVS as soon as the host's end of the link exists; nothing when it never does. The link is up by then:
+    /// ovs-vswitchd reads a new port's flags, adds "promiscuous" and writes them back, and so would take down again
+    /// what went up in between.
     async fn plug(
         &self,
         record: &Record,
-        offload: Offload,
         host_link: oneshot::Receiver<()>,
     ) -> Result<Option<Uuid>, Error> {
         if host_link.await.is_err() {
             return Ok(None);
         }
         fail_point!("add::linked");
-        // Before ovs-vswitchd knows of it: that reads the link's flags, adds "promiscuous" and writes them back, and so
-        // takes down again what went up in between.
-        plumb::raise(&self.node.host, record.id.host_link(), offload).await?;
         let plugged = self.node.vswitch.plug(self.bridge, record, self.deadline);
         plugged.await.map(Some)
     }

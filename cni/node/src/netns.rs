@@ -57,6 +57,8 @@ pub(crate) struct Netns {
     path: PathBuf,
     fd: Arc<OwnedFd>,
     identity: (u64, u64),
+    /// It is the one that this program runs in.
+    own: bool,
 }
 
 impl Netns {
@@ -74,7 +76,10 @@ impl Netns {
 
     /// The namespace that this program runs in: the host's.
     pub(crate) fn host() -> Result<Self, NetnsError> {
-        Self::open(Path::new(OWN))
+        Ok(Self {
+            own: true,
+            ..Self::open(Path::new(OWN))?
+        })
     }
 
     /// The descriptor, to hand to the kernel.
@@ -82,23 +87,38 @@ impl Netns {
         Arc::clone(&self.fd)
     }
 
-    /// Runs blocking work on a thread of its own inside the namespace.
+    /// Runs blocking work inside the namespace: on a thread of its own, unless it is the namespace of all threads here.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NetnsError> {
+        if self.own {
+            return tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|_| self.panicked());
+        }
+        self.run_after(|| (), |()| work()).await
+    }
+
+    /// Runs `before` in the namespace that this program runs in and then, on the same thread, `work` inside.
+    pub(crate) async fn run_after<A, T: Send + 'static>(
+        &self,
+        before: impl FnOnce() -> A + Send + 'static,
+        work: impl FnOnce(A) -> T + Send + 'static,
     ) -> Result<T, NetnsError> {
         let (done, answer) = oneshot::channel();
         let fd = self.fd();
         std::thread::Builder::new()
             .name("netns".to_owned())
             .spawn(move || {
+                let before = before();
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "the one thread that may: it ends below"
                 )]
                 let entered = setns(&*fd, CloneFlags::CLONE_NEWNET);
                 // A receiver that has gone only means that nobody waits for the answer.
-                let _ = done.send(entered.map(|()| work()));
+                let _ = done.send(entered.map(|()| work(before)));
             })
             .map_err(|source| self.io(source))?;
         match answer.await {
@@ -107,8 +127,12 @@ impl Netns {
                 path: self.path.clone(),
             }),
             Ok(Err(errno)) => Err(self.io(errno.into())),
-            Err(_) => Err(self.io(io::Error::other("the work in it panicked"))),
+            Err(_) => Err(self.panicked()),
         }
+    }
+
+    fn panicked(&self) -> NetnsError {
+        self.io(io::Error::other("the work in it panicked"))
     }
 
     fn open(path: &Path) -> Result<Self, NetnsError> {
@@ -141,6 +165,7 @@ impl Netns {
             path: path.to_owned(),
             fd: Arc::new(file.into()),
             identity,
+            own: false,
         })
     }
 

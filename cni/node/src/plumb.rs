@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use cni_bin::code;
 use tokio::sync::oneshot;
@@ -24,74 +24,87 @@ pub(crate) struct Offload {
     pub(crate) checksum_off: bool,
 }
 
-/// Makes the pair and sets up its end in the pod. `host_ready` fires as soon as the host's end exists, so that the host's
-/// side can go on meanwhile. Nothing is undone here: the caller deletes the host's end.
+/// Makes the pair and sets up its end in the pod. `host_ready` fires as soon as the host's end is as it shall be, so that
+/// OVS can be told meanwhile. Nothing is undone here: the caller deletes the host's end.
+///
+/// ovs-vswitchd looks at all its ports whenever a link of the host changes. So the pair is born in the host's namespace,
+/// where one end can be up at once, and everything else of the host's end is done before OVS hears of it.
 pub(crate) async fn plumb(
     netns: &Netns,
-    host: &Netns,
     wiring: &Wiring,
     offload: Offload,
     host_ready: oneshot::Sender<()>,
 ) -> Result<(), Error> {
-    let (wiring, host) = (wiring.clone(), host.fd());
-    let name = wiring.id.host_link();
-    // The far end is born in the host's namespace: all of the pod's side is done from inside.
-    let made = netns
-        .run(move || inside(&wiring, &host, offload, host_ready))
-        .await??;
-    if made == Made::HostLinkExists {
-        return Err(Error::new(
+    let pair = Veth {
+        name: wiring.id.host_link(),
+        mtu: wiring.mtu,
+        queue: QUEUE,
+        peer: wiring.id.ifname.clone(),
+        peer_mac: wiring.mac,
+        peer_netns: netns.fd().as_raw_fd(),
+    };
+    let (name, ifname) = (pair.name.clone(), pair.peer.clone());
+    let wiring = wiring.clone();
+    let outside = move || {
+        let made = outside(pair, offload)?;
+        if made == Made::Pair {
+            // Nobody listens any more when the ADD has been given up; it is undone then.
+            let _ = host_ready.send(());
+        }
+        Ok(made)
+    };
+    let inside = move |made: Result<Made, Error>| match made? {
+        Made::Pair => inside(&wiring, offload).map(|()| None),
+        // Which of the two names is taken?
+        Made::Nothing => Netlink::open()
+            .and_then(|mut netlink| netlink.link(&wiring.id.ifname))
+            .map(|found| Some(found.is_some()))
+            .map_err(|why| kernel("look at the pod's links", &why)),
+    };
+    match netns.run_after(outside, inside).await?? {
+        None => Ok(()),
+        Some(true) => Err(exists(&ifname)),
+        Some(false) => Err(Error::new(
             code::TRY_AGAIN_LATER,
             format!(
                 "Link {name} of an earlier attempt for the same sandbox and interface is still on the host."
             ),
             "It is removed by a DEL, or by cni-node within a minute; the runtime tries again by itself.",
-        ));
+        )),
     }
-    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Made {
-    Interface,
-    HostLinkExists,
+    Pair,
+    /// A link of one of the names exists.
+    Nothing,
 }
 
-fn inside(
-    wiring: &Wiring,
-    host: &OwnedFd,
-    offload: Offload,
-    host_ready: oneshot::Sender<()>,
-) -> Result<Made, Error> {
-    let ifname = &wiring.id.ifname;
-    let mut netlink = Netlink::open().map_err(|why| kernel("open a netlink socket", &why))?;
-    let pair = Veth {
-        name: ifname.clone(),
-        mac: wiring.mac,
-        mtu: wiring.mtu,
-        queue: QUEUE,
-        peer: wiring.id.host_link(),
-        peer_netns: host.as_raw_fd(),
-    };
-    let made = netlink.apply(&[Change::AddVeth(pair)]);
-    let found = netlink
-        .link(ifname)
-        .map_err(|why| kernel("look at the new link", &why))?;
-    let link = match (made, found) {
-        (Ok(()), Some(link)) => link.index,
-        (Err(error), found) if is_exists(&error) => {
-            return found.map_or(Ok(Made::HostLinkExists), |_| Err(exists(ifname)));
-        }
-        (Err(error), _) => return Err(error.into()),
-        (Ok(()), None) => {
-            return Err(kernel("find the new link", &io::ErrorKind::NotFound.into()));
-        }
-    };
-    // Nobody listens any more when the ADD has been given up; it is undone then.
-    let _ = host_ready.send(());
+fn outside(pair: Veth, offload: Offload) -> Result<Made, Error> {
+    let name = pair.name.clone();
+    let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
+    match netlink.apply(&[Change::AddVeth(pair)]) {
+        Err(error) if is_exists(&error) => return Ok(Made::Nothing),
+        made => made?,
+    }
+    sysctl::silence(&name)?;
     if offload.checksum_off {
-        transmit_checksum_off(ifname)
-            .map_err(|why| kernel(&format!("turn checksum offload off on {ifname}"), &why))?;
+        checksum_off(&name)?;
+    }
+    Ok(Made::Pair)
+}
+
+fn inside(wiring: &Wiring, offload: Offload) -> Result<(), Error> {
+    let ifname = &wiring.id.ifname;
+    let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
+    let link = netlink
+        .link(ifname)
+        .and_then(|link| link.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .map_err(|why| kernel("look at the new link", &why))?
+        .index;
+    if offload.checksum_off {
+        checksum_off(ifname)?;
     }
     sysctl::prepare(ifname, wiring.ips.iter().any(|ip| ip.addr().is_ipv6()))?;
     let addresses = wiring
@@ -111,35 +124,14 @@ fn inside(
         .chain([Change::SetUp { link }])
         .chain(routes)
         .collect();
-    netlink.apply(&changes)?;
-    Ok(Made::Interface)
+    Ok(netlink.apply(&changes)?)
 }
 
 /// Deletes the host's end, and with it the pod's; none is fine. The kernel waits for its readers: not on the runtime.
 pub(crate) async fn unplumb(host: &Netns, host_link: String) -> Result<(), Error> {
     host.run(move || {
-        let mut netlink = Netlink::open().map_err(|why| kernel("open a netlink socket", &why))?;
+        let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
         Ok(netlink.apply(&[Change::DeleteLink { name: host_link }])?)
-    })
-    .await?
-}
-
-/// Sets up the host's end.
-pub(crate) async fn raise(host: &Netns, host_link: String, offload: Offload) -> Result<(), Error> {
-    host.run(move || {
-        let mut netlink = Netlink::open().map_err(|why| kernel("open a netlink socket", &why))?;
-        let found = netlink
-            .link(&host_link)
-            .map_err(|why| kernel("look at the new link", &why))?;
-        let link = found
-            .ok_or_else(|| kernel("find the new link", &io::ErrorKind::NotFound.into()))?
-            .index;
-        if offload.checksum_off {
-            transmit_checksum_off(&host_link).map_err(|why| {
-                kernel(&format!("turn checksum offload off on {host_link}"), &why)
-            })?;
-        }
-        Ok(netlink.apply(&[Change::SetUp { link }])?)
     })
     .await?
 }
@@ -155,6 +147,11 @@ pub(crate) async fn host_links(host: &Netns) -> Result<BTreeSet<String>, Error> 
         .collect())
 }
 
+fn checksum_off(link: &str) -> Result<(), Error> {
+    transmit_checksum_off(link)
+        .map_err(|why| kernel(&format!("turn checksum offload off on {link}"), &why))
+}
+
 fn is_exists(error: &ChangeError) -> bool {
     error.source.raw_os_error() == Some(nix::libc::EEXIST)
 }
@@ -165,6 +162,10 @@ fn exists(ifname: &str) -> Error {
         format!("Interface {ifname} exists already in the sandbox."),
         "An attachment is added once (CNI specification, section \"ADD\"): DEL it first, or choose another CNI_IFNAME.",
     )
+}
+
+fn no_socket(why: &io::Error) -> Error {
+    kernel("open a netlink socket", why)
 }
 
 fn kernel(step: &str, why: &io::Error) -> Error {

@@ -1,4 +1,4 @@
-//! Kernel parameters of a pod's interface. Runs inside the pod's namespace: /proc/sys/net shows the reader's own.
+//! Kernel parameters of an attachment's two ends. /proc/sys/net shows the namespace of the thread that looks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,21 @@ const IPV6: [(&str, &str); 4] = [
     ("autoconf", "0"),
 ];
 
+/// Keeps the host's own IPv6 off the host's end: it would take a link-local address and speak into the pod. A kernel that
+/// has no IPv6 at all is fine.
+pub(crate) fn silence(link: &str) -> Result<(), SysctlError> {
+    let directory = conf(link);
+    if !directory.exists() {
+        return Ok(());
+    }
+    set(directory.join("disable_ipv6"), "1")
+}
+
 /// Prepares a pod's interface before it goes up. `ipv6`: it gets an IPv6 address.
 ///
 /// Without one a kernel that has no IPv6 at all is fine.
 pub(crate) fn prepare(ifname: &str, ipv6: bool) -> Result<(), SysctlError> {
-    let directory = Path::new("/proc/sys/net/ipv6/conf").join(ifname);
+    let directory = conf(ifname);
     if !ipv6 && !directory.exists() {
         return Ok(());
     }
@@ -34,6 +44,10 @@ pub(crate) fn prepare(ifname: &str, ipv6: bool) -> Result<(), SysctlError> {
     IPV6.iter()
         .filter(|(name, _)| !unwanted(name))
         .try_for_each(|(name, value)| set(directory.join(name), value))
+}
+
+fn conf(link: &str) -> PathBuf {
+    Path::new("/proc/sys/net/ipv6/conf").join(link)
 }
 
 fn set(path: PathBuf, value: &'static str) -> Result<(), SysctlError> {

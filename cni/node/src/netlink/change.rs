@@ -16,21 +16,21 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-/// A pair of virtual Ethernet links: one end here, the other in another network namespace; both down.
+/// A pair of virtual Ethernet links: one end here, up from its birth, the other in another network namespace, down.
 ///
-/// (The kernel refuses to make an end up before it knows its peer: veth_open.)
+/// (The far end can't be born up: it does not know its peer yet, and veth_open of the kernel refuses.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Veth {
     /// Name of the end in the socket's own namespace.
     pub(crate) name: String,
-    /// Its MAC address.
-    pub(crate) mac: Mac,
     /// MTU of both ends, bytes.
     pub(crate) mtu: u32,
     /// Length of the transmit queue of both ends, packets.
     pub(crate) queue: u32,
     /// Name of the far end.
     pub(crate) peer: String,
+    /// Its MAC address.
+    pub(crate) peer_mac: Mac,
     /// Namespace of the far end: a descriptor that stays open until the change is applied.
     pub(crate) peer_netns: RawFd,
 }
@@ -135,14 +135,16 @@ impl Veth {
         let mut peer = LinkMessage::default();
         peer.attributes = vec![
             LinkAttribute::IfName(self.peer.clone()),
+            LinkAttribute::Address(self.peer_mac.0.to_vec()),
             LinkAttribute::Mtu(self.mtu),
             LinkAttribute::TxQueueLen(self.queue),
             LinkAttribute::NetNsFd(self.peer_netns),
         ];
         let mut link = LinkMessage::default();
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
         link.attributes = vec![
             LinkAttribute::IfName(self.name.clone()),
-            LinkAttribute::Address(self.mac.0.to_vec()),
             LinkAttribute::Mtu(self.mtu),
             LinkAttribute::TxQueueLen(self.queue),
             LinkAttribute::LinkInfo(vec![

@@ -8,28 +8,31 @@ use crate::testing::TestNetns;
 
 const MAC: Mac = Mac([0x0a, 0x58, 0x0a, 0xf4, 0, 5]);
 
-fn pair(far: &crate::netns::Netns) -> Change {
+fn pair(pod: &crate::netns::Netns) -> Change {
     Change::AddVeth(Veth {
-        name: "eth0".into(),
-        mac: MAC,
+        name: "ob0123456789abc".into(),
         mtu: 1342,
         queue: 1000,
-        peer: "ob0123456789abc".into(),
-        peer_netns: far.fd().as_raw_fd(),
+        peer: "eth0".into(),
+        peer_mac: MAC,
+        peer_netns: pod.fd().as_raw_fd(),
     })
 }
 
 #[tokio::test]
 async fn a_pair_is_made_across_namespaces_and_configured_in_two_calls() {
     let (pod, host) = (TestNetns::new(), TestNetns::new());
-    let far = host.open();
+    let far = pod.open();
+    let outside = host.open().run(Netlink::open).await.unwrap().unwrap();
     let v4: IpNet = "10.244.0.5/16".parse().unwrap();
     let v6: IpNet = "fd00:10:244::5/64".parse().unwrap();
     let (link, addresses, routes) = pod
         .open()
         .run(move || {
-            let mut netlink = Netlink::open().unwrap();
-            netlink.apply(&[pair(&far)]).unwrap();
+            let (mut outside, mut netlink) = (outside, Netlink::open().unwrap());
+            outside.apply(&[pair(&far)]).unwrap();
+            let near = outside.link("ob0123456789abc").unwrap().unwrap();
+            assert!(near.up && near.veth, "{near:?}");
             let link = netlink.link("eth0").unwrap().unwrap().index;
             let route = |dst: &str, via: &str| Route {
                 dst: dst.parse().unwrap(),
@@ -70,9 +73,11 @@ async fn a_pair_is_made_across_namespaces_and_configured_in_two_calls() {
         addresses.contains(&v4) && addresses.contains(&v6),
         "{addresses:?}"
     );
+    let shown = pod.run(&["ip", "-6", "address"]);
+    let ours = shown.lines().find(|line| line.contains("fd00:10:244::5"));
     assert!(
-        !pod.run(&["ip", "-6", "address"]).contains("tentative"),
-        "no duplicate address detection"
+        ours.is_some_and(|line| !line.contains("tentative")),
+        "no duplicate address detection: {shown}"
     );
     for (dst, via) in [
         ("0.0.0.0/0", "10.244.0.1"),
@@ -95,8 +100,8 @@ async fn a_pair_is_made_across_namespaces_and_configured_in_two_calls() {
 #[tokio::test]
 async fn what_the_kernel_refuses_is_named_and_the_first_counts() {
     let (pod, host) = (TestNetns::new(), TestNetns::new());
-    let far = host.open();
-    let (again, bad) = pod
+    let far = pod.open();
+    let (again, bad) = host
         .open()
         .run(move || {
             let mut netlink = Netlink::open().unwrap();
@@ -114,18 +119,20 @@ async fn what_the_kernel_refuses_is_named_and_the_first_counts() {
         .await
         .unwrap();
     assert_eq!(again.source.kind(), std::io::ErrorKind::AlreadyExists);
-    assert_eq!(again.change, "create veth pair eth0/ob0123456789abc");
+    assert_eq!(again.change, "create veth pair ob0123456789abc/eth0");
     assert_eq!(bad.change, "add address 10.0.0.1/24 to link 4000");
 }
 
 #[tokio::test]
 async fn checksum_offload_is_turned_off() {
     let (pod, host) = (TestNetns::new(), TestNetns::new());
-    let far = host.open();
+    let far = pod.open();
+    let outside = host.open().run(Netlink::open).await.unwrap().unwrap();
     let absent = pod
         .open()
         .run(move || {
-            Netlink::open().unwrap().apply(&[pair(&far)]).unwrap();
+            let mut outside = outside;
+            outside.apply(&[pair(&far)]).unwrap();
             transmit_checksum_off("eth0").unwrap();
             transmit_checksum_off("eth0").unwrap();
             transmit_checksum_off("absent").unwrap_err()

@@ -54,6 +54,10 @@ fn pods_are_attached_reach_each_other_are_checked_and_detached() {
                 .map(|r| r["dst"].clone())
                 .collect();
             assert_eq!(routes, ["0.0.0.0/0", "::/0", "10.96.0.0/16"]);
+            let near = result["interfaces"][0]["name"].as_str().unwrap();
+            sh(&format!(
+                "ip link show {near} | grep -q 'state UP' && test -z \"$(ip -6 address show dev {near})\""
+            ));
             sh(
                 "ip netns exec web ping -c1 -W5 10.244.0.6 && ip netns exec web ping -c1 -W5 fd00:10:244::6",
             );
