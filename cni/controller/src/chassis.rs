@@ -1,4 +1,4 @@
-//! Chassis of removed nodes go from the southbound database.
+//! The southbound database; chassis of removed nodes go from it.
 //!
 //! Nobody else removes them when a node dies without saying goodbye, and a stale one keeps tunnels
 //! and flows on every other node. Reached by the listener that has no role: OVN's role lets a
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// Nodes are rarely removed; the engine waits this long for the southbound database.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Removes chassis.
+/// The chassis in the southbound database.
 #[derive(Clone, Debug)]
 pub struct Chassis(Client);
 
@@ -22,6 +22,11 @@ impl Chassis {
     /// By this connection to the southbound database.
     pub fn new(sb: Client) -> Self {
         Self(sb)
+    }
+
+    /// The connection.
+    pub(crate) fn client(&self) -> &Client {
+        &self.0
     }
 
     /// Removes the chassis `name`, if it is there.

@@ -27,7 +27,7 @@ pub struct Config {
     #[arg(long, env = "OUTBOARD_NB_CA", requires = "nb_key")]
     pub(crate) nb_ca: Option<PathBuf>,
     /// The southbound database's listener that has no role, as unix:/run/ovn/ovnsb_db.sock. Without
-    /// it the chassis of removed nodes stay.
+    /// it the chassis of removed nodes stay, and --rebuild does not hear the nodes.
     #[arg(long, env = "OUTBOARD_SB", value_delimiter = ',')]
     pub(crate) sb: Vec<Remote>,
 
@@ -68,8 +68,15 @@ pub struct Config {
     )]
     pub(crate) service_cidr: Vec<IpNet>,
 
-    /// Take the addresses of running pods from what they report, because the northbound database
-    /// has lost them. For one start after a disaster; conflicts are reported as Events.
+    /// A cni-controller that has not renewed its Lease for so many seconds is replaced by another
+    /// one; it stops by itself after two thirds of that.
+    #[arg(long, env = "OUTBOARD_LEASE_SECONDS", default_value_t = 15,
+          value_parser = clap::value_parser!(u64).range(3..=600))]
+    pub(crate) lease_seconds: u64,
+
+    /// Take the addresses of running pods from what they and, by --sb, their nodes report, because
+    /// the northbound database has lost them. For one start after a disaster; conflicts are reported
+    /// as Events.
     #[arg(long, env = "OUTBOARD_REBUILD")]
     pub(crate) rebuild: bool,
     /// Name of this pod, in the Lease and in Events. A Lease that a former process of the same name

@@ -27,24 +27,18 @@ pub(crate) fn subnets(settings: &Settings) -> [Subnet; 2] {
     ]
 }
 
-/// Makes what is not there. Returns when all is there.
+/// Makes what is not there. Returns when all is there. Side by side: at most starts there is
+/// nothing to make, and each look is a round trip before this process may write.
 pub(crate) async fn create(client: Client, settings: Settings) {
+    let vpc = Vpc::new(DEFAULT_VPC, VpcSpec::default());
+    let [pods, join] = subnets(&settings);
     let vpcs: Api<Vpc> = Api::all(client.clone());
-    make(
-        &vpcs,
-        &Vpc::new(DEFAULT_VPC, VpcSpec::default()),
-        DEFAULT_VPC,
-    )
-    .await;
     let api: Api<Subnet> = Api::all(client);
-    for subnet in subnets(&settings) {
-        make(
-            &api,
-            &subnet,
-            subnet.metadata.name.as_deref().unwrap_or_default(),
-        )
-        .await;
-    }
+    tokio::join!(
+        make(&vpcs, &vpc, DEFAULT_VPC),
+        make(&api, &pods, DEFAULT_SUBNET),
+        make(&api, &join, JOIN_SUBNET),
+    );
 }
 
 async fn make<K>(api: &Api<K>, object: &K, name: &str)

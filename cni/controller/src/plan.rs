@@ -300,7 +300,6 @@ fn pairs(datum: &Datum) -> impl Iterator<Item = (String, String)> + '_ {
     let text = |atom: &Atom| atom.as_str().unwrap_or_default().to_owned();
     datum
         .pairs()
-        .iter()
         .map(move |(key, value)| (text(key), text(value)))
 }
 

@@ -34,6 +34,8 @@ pub struct SubnetState {
     pub ready: Result<(), Problem>,
     /// Ports in it: as long as there are any, the object stays.
     pub ports: usize,
+    /// The object's generation that this is the state of.
+    pub generation: i64,
 }
 
 /// How a Vpc is.
@@ -43,6 +45,8 @@ pub struct VpcState {
     pub subnets: Vec<String>,
     /// Its rows are in OVN, or why not.
     pub ready: Result<(), Problem>,
+    /// The object's generation that this is the state of.
+    pub generation: i64,
 }
 
 /// The states that are to be written, newest only.

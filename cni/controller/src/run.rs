@@ -3,6 +3,7 @@
 use crate::chassis::Chassis;
 use crate::engine::{Engine, Parts};
 use crate::index::Index;
+use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::report::Reports;
 use crate::shared::Shared;
@@ -30,7 +31,7 @@ const ADMIN_PORT: u16 = 9477;
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     config.check()?;
     let settings = config.settings();
-    let kube = Client::try_default().await.context(
+    let kube = kubernetes().await.context(
         "finding the API server: run in a pod with a service account, or set KUBECONFIG",
     )?;
     let nb = database("OVN_Northbound", &config.nb, &config);
@@ -62,16 +63,23 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         readiness: readiness.clone(),
     });
 
-    let watches = watch::start(&kube, &shared);
+    let candidate = Candidate {
+        lease: lease::NAME.to_owned(),
+        identity: identity.clone(),
+        predecessors,
+        duration: Duration::from_secs(config.lease_seconds),
+    };
+    let watches = watch::start(&kube, &shared, watch::PERIOD);
     let (turn, confirmed) = tokio::sync::watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(notices::run(
+    tasks.spawn(notices::run(kube.clone(), identity, notices, stop.clone()));
+    tasks.spawn(status::run(
         kube.clone(),
-        identity.clone(),
-        notices,
+        board,
+        candidate.clone(),
+        confirmed.clone(),
         stop.clone(),
     ));
-    tasks.spawn(status::run(kube.clone(), board, stop.clone()));
     if let (Some(certificate), Some(key)) = (config.chassis_ca_cert, config.chassis_ca_key) {
         let lifetime = Duration::from_secs(config.chassis_cert_hours * 3600);
         tasks.spawn(signer::run(
@@ -91,7 +99,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
                 () = stop.cancelled() => return,
                 () = defaults::create(kube.clone(), settings) => {}
             }
-            lease::run(kube, identity, predecessors, turn, stop).await;
+            lease::run(kube, candidate, turn, stop).await;
         }
     });
     let engine = tokio::spawn(engine.run(confirmed, stop.clone()));
@@ -101,6 +109,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     election.await.context("the election ended with a panic")?;
     drop((tasks, watches));
     Ok(())
+}
+
+/// A connection that falls silent is given up: the API server's machine may be gone without a word.
+async fn kubernetes() -> anyhow::Result<Client> {
+    let mut config = kube::Config::infer().await?;
+    config.read_timeout = Some(watch::SILENCE);
+    // Idle connections do not count.
+    config.reset_reader_on_write = true;
+    Ok(Client::try_from(config)?)
 }
 
 fn database(name: &str, remotes: &[Remote], config: &Config) -> ovsdb::Client {

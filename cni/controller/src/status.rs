@@ -1,6 +1,7 @@
 //! The states of Subnets and Vpcs into their objects, and the finalizer that keeps a Subnet as long
 //! as somebody has an address of it.
 
+use crate::lease::{Candidate, Turn};
 use crate::report::{Board, SubnetState, VpcState};
 use crate::rows::Problem;
 use api::names::DEFAULT_VPC;
@@ -9,9 +10,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// On every Subnet: the object goes when nobody has an address of it.
@@ -21,17 +24,32 @@ const DEBOUNCE: Duration = Duration::from_millis(500);
 /// After a refusal.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Writes states until the token is cancelled.
-pub(crate) async fn run(client: Client, board: Arc<Board>, stop: CancellationToken) {
+/// Writes states until the token is cancelled, while it is this process's turn: another one's are
+/// newer.
+pub async fn run(
+    client: Client,
+    board: Arc<Board>,
+    candidate: Candidate,
+    mut turn: watch::Receiver<Turn>,
+    stop: CancellationToken,
+) {
     let subnets: Api<Subnet> = Api::all(client.clone());
     let vpcs: Api<Vpc> = Api::all(client);
     loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = turn.wait_for(|turn| candidate.is_current(*turn)) => {}
+        }
+        let is_current = || candidate.is_current(*turn.borrow());
         let mut pause = DEBOUNCE;
         let states = board.take();
         for (name, state) in states.subnets {
-            if let Err(error) = write_subnet(&subnets, &name, &state).await {
-                complain("Subnet", &name, error);
-                pause = RETRY;
+            let written = match is_current() {
+                true => Some(write_subnet(&subnets, &name, &state).await),
+                false => None,
+            };
+            if let Some(wait) = left_undone("Subnet", &name, written) {
+                pause = wait;
                 // A newer state that came meanwhile is better than this one.
                 board.put(|states| {
                     states.subnets.entry(name).or_insert(state);
@@ -39,9 +57,12 @@ pub(crate) async fn run(client: Client, board: Arc<Board>, stop: CancellationTok
             }
         }
         for (name, state) in states.vpcs {
-            if let Err(error) = write_vpc(&vpcs, &name, &state).await {
-                complain("Vpc", &name, error);
-                pause = RETRY;
+            let written = match is_current() {
+                true => Some(write_vpc(&vpcs, &name, &state).await),
+                false => None,
+            };
+            if let Some(wait) = left_undone("Vpc", &name, written) {
+                pause = wait;
                 board.put(|states| {
                     states.vpcs.entry(name).or_insert(state);
                 });
@@ -57,9 +78,21 @@ pub(crate) async fn run(client: Client, board: Arc<Board>, stop: CancellationTok
     }
 }
 
-fn complain(kind: &str, name: &str, error: kube::Error) {
-    let error = anyhow::Error::from(error);
-    tracing::warn!("{kind} {name}: its status was not written and is tried again: {error:#}");
+/// How long to wait before it is tried again; none if it was done.
+fn left_undone(kind: &str, name: &str, tried: Option<Result<(), kube::Error>>) -> Option<Duration> {
+    match tried {
+        Some(Ok(())) => None,
+        None => Some(DEBOUNCE),
+        // Somebody changed it between look and write.
+        Some(Err(kube::Error::Api(status))) if status.code == 409 => Some(DEBOUNCE),
+        Some(Err(error)) => {
+            let error = anyhow::Error::from(error);
+            tracing::warn!(
+                "{kind} {name}: its status was not written and is tried again: {error:#}"
+            );
+            Some(RETRY)
+        }
+    }
 }
 
 async fn write_subnet(
@@ -67,7 +100,7 @@ async fn write_subnet(
     name: &str,
     state: &SubnetState,
 ) -> Result<(), kube::Error> {
-    let Some(subnet) = api.get_opt(name).await? else {
+    let Some(mut subnet) = api.get_opt(name).await? else {
         return Ok(());
     };
     if let Some(finalizers) = finalizers(&subnet, state.ports) {
@@ -75,7 +108,8 @@ async fn write_subnet(
             "resourceVersion": subnet.resource_version(),
             "finalizers": finalizers,
         }});
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        subnet = api
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;
         if subnet.metadata.deletion_timestamp.is_some() {
             return Ok(());
@@ -92,7 +126,6 @@ async fn write_subnet(
         )),
         (ready, _) => ready.clone(),
     };
-    let generation = subnet.metadata.generation;
     let status = SubnetStatus {
         v4: state.v4,
         v6: state.v6,
@@ -101,16 +134,21 @@ async fn write_subnet(
             "Ready",
             &ready,
             "its rows are in OVN and it has addresses to give",
-            generation,
+            Some(state.generation),
         )],
     };
     if status == before {
         return Ok(());
     }
-    let patch = json!({ "status": status });
+    let patch = patch(subnet.metadata.resource_version.as_deref(), &status);
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
     Ok(())
+}
+
+/// The status, for the object as it was read: who slept in between must not put an old one back.
+fn patch(version: Option<&str>, status: &impl Serialize) -> Value {
+    json!({"metadata": {"resourceVersion": version}, "status": status})
 }
 
 /// The finalizers that the Subnet should have, if they are not those that it has.
@@ -139,21 +177,20 @@ async fn write_vpc(api: &Api<Vpc>, name: &str, state: &VpcState) -> Result<(), k
             "pods of this VPC reach neither the outside nor Services, and kubelet's network probes do not reach them",
         ))
     };
-    let generation = vpc.metadata.generation;
     let conditions = vec![
         condition(
             &before.conditions,
             "Ready",
             &state.ready,
             "its rows are in OVN",
-            generation,
+            Some(state.generation),
         ),
         condition(
             &before.conditions,
             "Egress",
             &egress,
             "its pods leave by the node that they run on",
-            generation,
+            Some(state.generation),
         ),
     ];
     let status = VpcStatus {
@@ -163,7 +200,7 @@ async fn write_vpc(api: &Api<Vpc>, name: &str, state: &VpcState) -> Result<(), k
     if status == before {
         return Ok(());
     }
-    let patch = json!({ "status": status });
+    let patch = patch(vpc.metadata.resource_version.as_deref(), &status);
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
     Ok(())

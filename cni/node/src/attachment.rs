@@ -1,9 +1,11 @@
 //! An attachment: one interface of one sandbox, its names, and what is remembered of it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use api::Mac;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -87,20 +89,24 @@ pub(crate) struct Record {
     pub(crate) ordinal: u64,
 }
 
-/// What OVS is told of an attachment.
+/// What OVS is told of an attachment, and what the interface was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PortRecord {
     /// Name of the logical switch port.
     pub(crate) iface_id: String,
     /// The interface's MAC address, in text.
     pub(crate) mac: String,
+    /// Its addresses, IPv4 first; none in the record of an earlier version.
+    #[serde(default)]
+    pub(crate) ips: Vec<IpAddr>,
 }
 
 impl PortRecord {
-    pub(crate) fn new(iface_id: impl Into<String>, mac: Mac) -> Self {
+    pub(crate) fn new(iface_id: impl Into<String>, mac: Mac, ips: &[IpNet]) -> Self {
         Self {
             iface_id: iface_id.into(),
             mac: mac.to_string(),
+            ips: ips.iter().map(IpNet::addr).collect(),
         }
     }
 }

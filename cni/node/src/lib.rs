@@ -6,7 +6,7 @@
 //!
 //! An attachment: [`call`] (what is asked) → [`attach`], [`detach`], [`check`], [`gc`], [`status`] (what is done) over
 //! [`southbound`], [`vswitch`], [`plumb`] and [`store`] (with whom), and [`reconcile`] (what a kill left).
-//! The node itself: [`chassis`], [`gateway`], [`vip`], [`identity`].
+//! The node itself: [`chassis`], [`gateway`], [`vip`], [`identity`], and [`plugged`] (what is published for a disaster).
 
 mod attach;
 mod attachment;
@@ -25,6 +25,7 @@ mod netlink;
 mod netns;
 mod node;
 mod ovn_controller;
+mod plugged;
 mod plumb;
 mod reconcile;
 mod rounds;

@@ -24,7 +24,7 @@ use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::under_way::UnderWay;
 use crate::vswitch::Vswitch;
-use crate::{chassis, gateway, reconcile, server, status, vip};
+use crate::{chassis, gateway, plugged, reconcile, server, status, vip};
 
 /// Port of /metrics, /healthz and /readyz.
 const ADMIN_PORT: u16 = 9476;
@@ -73,6 +73,13 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
         databases.clone(),
         mtu,
         pace("chassis"),
+    ));
+    tasks.spawn(plugged::run(
+        node.store.clone(),
+        place.chassis.clone(),
+        databases.southbound.clone(),
+        pace("plugged"),
+        stop.clone(),
     ));
     tasks.spawn(gateway::run(
         place.chassis,

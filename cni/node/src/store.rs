@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cni_bin::code;
 use journal::{Boot, Journal};
+use tokio::sync::watch;
 
 use crate::attachment::{AttachmentId, Record};
 use crate::error::{Error, chain};
@@ -15,6 +16,7 @@ use crate::error::{Error, chain};
 pub(crate) struct Store {
     journal: Arc<Journal<Record>>,
     next: Arc<AtomicU64>,
+    changed: watch::Sender<()>,
 }
 
 impl Store {
@@ -34,6 +36,7 @@ impl Store {
         Ok(Self {
             journal: Arc::new(journal),
             next: Arc::new(AtomicU64::new(next)),
+            changed: watch::Sender::new(()),
         })
     }
 
@@ -63,17 +66,26 @@ impl Store {
         self.journal.len()
     }
 
+    /// Changes whenever a record comes or goes.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     /// Writes a record that was not there.
     pub(crate) async fn insert(&self, record: Record) -> Result<(), Error> {
         self.blocking(move |journal| journal.insert(&record.id.key(), record.clone()).map(drop))
-            .await
+            .await?;
+        self.changed.send_replace(());
+        Ok(())
     }
 
     /// Removes a record; none is fine.
     pub(crate) async fn forget(&self, id: &AttachmentId) -> Result<(), Error> {
         let key = id.key();
         self.blocking(move |journal| journal.remove(&key).map(drop))
-            .await
+            .await?;
+        self.changed.send_replace(());
+        Ok(())
     }
 
     async fn blocking(

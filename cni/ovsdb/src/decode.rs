@@ -4,49 +4,10 @@
 use crate::atom::{Atom, AtomicType};
 use crate::datum::Datum;
 use crate::schema::ColumnType;
+use crate::strings::Strings;
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use uuid::Uuid;
-
-/// Lets strings that repeat (map keys above all) share one allocation. Bounded: a slot holds the
-/// last string that fell into it.
-pub(crate) struct Strings {
-    slots: Box<[Option<Arc<str>>]>,
-    hasher: RandomState,
-}
-
-impl Strings {
-    const SLOTS: usize = 4096;
-    /// Longer strings repeat too seldom to be worth a hash.
-    const LONGEST: usize = 64;
-
-    pub(crate) fn new() -> Self {
-        Strings {
-            slots: vec![None; Self::SLOTS].into(),
-            hasher: RandomState::new(),
-        }
-    }
-
-    pub(crate) fn share(&mut self, text: &str) -> Arc<str> {
-        if text.len() > Self::LONGEST {
-            return Arc::from(text);
-        }
-        let hash = self.hasher.hash_one(text);
-        let slot = &mut self.slots[usize::try_from(hash % Self::SLOTS as u64).unwrap_or(0)];
-        match slot {
-            Some(shared) if **shared == *text => shared.clone(),
-            _ => slot.insert(Arc::from(text)).clone(),
-        }
-    }
-}
-
-impl fmt::Debug for Strings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Strings")
-    }
-}
 
 /// Reads a `<value>`. Without a type the value's own form decides, which tells everything but a
 /// real number without a fraction from an integer.
@@ -121,7 +82,8 @@ impl<'de> Visitor<'de> for ValueVisitor<'_> {
                     value: self.value,
                     strings: self.strings,
                 };
-                Datum::map(seq.next_element_seed(seed)?.ok_or_else(short)?)
+                let pairs = seq.next_element_seed(seed)?.ok_or_else(short)?;
+                Datum::map_with(pairs, |keys| self.strings.share_keys(keys))
             }
         };
         Ok(datum)
@@ -383,14 +345,5 @@ mod tests {
         {
             assert!(read(text, None).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn repeated_strings_share_their_text() {
-        let mut strings = Strings::new();
-        assert!(Arc::ptr_eq(
-            &strings.share("external"),
-            &strings.share("external")
-        ));
     }
 }

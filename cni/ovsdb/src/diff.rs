@@ -23,12 +23,11 @@ pub(crate) fn apply(old: &Datum, diff: Datum, ty: &ColumnType) -> Datum {
 }
 
 fn map(old: &Datum, diff: &Datum) -> Datum {
-    let kept = old.pairs().iter().filter(|(key, _)| !diff.contains(key));
+    let kept = old.pairs().filter(|(key, _)| !diff.contains(key));
     let put = diff
         .pairs()
-        .iter()
-        .filter(|(key, value)| old.value_of(key) != Some(value));
-    Datum::map(kept.chain(put).cloned())
+        .filter(|(key, value)| old.value_of(key) != Some(*value));
+    Datum::map(kept.chain(put))
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ mod schema;
 mod server;
 mod session;
 mod store;
+mod strings;
 mod subscription;
 mod table;
 mod tls;

@@ -2,10 +2,11 @@
 
 use crate::atom::NamedUuid;
 use crate::datum::Datum;
-use crate::decode::{DatumSeed, Strings};
+use crate::decode::DatumSeed;
 use crate::error::{DecodeError, Refusal, RefusalKind};
 use crate::row::RowView;
 use crate::schema::Schema;
+use crate::strings::Strings;
 use crate::table::Table;
 use crate::transaction::Op;
 use serde::Deserialize;

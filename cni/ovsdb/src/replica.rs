@@ -2,12 +2,12 @@
 
 use crate::client::Client;
 use crate::condition::Condition;
-use crate::decode::Strings;
 use crate::driver::Command;
 use crate::error::{DecodeError, NotSynced};
 use crate::monitor::MonitorSpec;
 use crate::row::{Row, TableLayout};
 use crate::store::{self, Desync, Store};
+use crate::strings::Strings;
 use crate::subscription::Change;
 use crate::table::Table;
 use crate::update;

@@ -200,10 +200,8 @@ fn collect<T: FromAtom, C: FromIterator<T>>(datum: &Datum) -> Option<C> {
 }
 
 fn collect_map<K: FromAtom, V: FromAtom, C: FromIterator<(K, V)>>(datum: &Datum) -> Option<C> {
-    let pair = |(key, value): &(Atom, Atom)| Some((K::from_atom(key)?, V::from_atom(value)?));
-    datum
-        .is_map()
-        .then(|| datum.pairs().iter().map(pair).collect())?
+    let pair = |(key, value): (&Atom, &Atom)| Some((K::from_atom(key)?, V::from_atom(value)?));
+    datum.is_map().then(|| datum.pairs().map(pair).collect())?
 }
 
 impl<T: FromAtom> FromDatum for Vec<T> {

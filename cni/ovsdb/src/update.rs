@@ -2,8 +2,9 @@
 //! Notification") straight into rows.
 
 use crate::datum::Datum;
-use crate::decode::{DatumSeed, Strings};
+use crate::decode::DatumSeed;
 use crate::row::TableLayout;
+use crate::strings::Strings;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 use std::sync::Arc;

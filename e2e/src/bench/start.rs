@@ -21,6 +21,8 @@ struct Figures {
     first: Duration,
     ready: Samples,
     served: Samples,
+    /// Processor time until then: what a busy machine does not change.
+    worked: Samples,
     resident: f64,
     peak: f64,
 }
@@ -74,6 +76,7 @@ fn one(bench: &Bench, count: u32) -> Result<Figures> {
         first: reached - begun,
         ready: Samples::default(),
         served: Samples::default(),
+        worked: Samples::default(),
         resident: 0.0,
         peak: 0.0,
     };
@@ -89,7 +92,9 @@ fn one(bench: &Bench, count: u32) -> Result<Figures> {
         });
         figures.ready.push(ready? - begun);
         figures.served.push(served? - begun);
-        let memory = procfs::memory(cluster.controller().pid()?)?;
+        let pid = cluster.controller().pid()?;
+        figures.worked.push(procfs::cpu(pid)?);
+        let memory = procfs::memory(pid)?;
         figures.resident = figures.resident.max(memory.resident);
         figures.peak = figures.peak.max(memory.peak);
         cluster.controller().terminate()?;
@@ -113,6 +118,12 @@ fn rows(report: &mut Report, count: u32, figures: &Figures) {
         aimed(row("until a waiting pod has its port, median", served, "s")).of(&figures.served),
     );
     report.push(aimed(row("until ready, median", ready, "s")).of(&figures.ready));
+    let worked = row(
+        "its processor time, median",
+        figures.worked.p50() / 1e3,
+        "s",
+    );
+    report.push(worked.of(&figures.worked));
     let peak = row("memory, at most", figures.peak, "MiB");
     report.push(match mib {
         // The aim is in MB.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
-use e2e::until;
+use anyhow::{Context as _, Result, ensure};
+use e2e::{Delegate, until};
 
 use crate::world::{START, SYSTEM, World};
 
@@ -32,9 +32,10 @@ pub(crate) fn emptied_under_its_writer(world: &World<'_>) -> Result<String> {
 }
 
 /// Its writer starts and finds nothing, but pods run: it refuses to give out addresses, until it is told to take those that
-/// the pods have.
+/// the pods have. Of a second interface without network-status (there is no Multus here) the pod's node alone knows them.
 pub(crate) fn emptied_then_rebuilt(world: &World<'_>) -> Result<String> {
     world.start(&[("before", "n2")])?;
+    let second = SecondInterface::plug(world)?;
     let before = addresses(world)?;
     scale(world, 0)?;
     empty(world)?;
@@ -55,6 +56,8 @@ pub(crate) fn emptied_then_rebuilt(world: &World<'_>) -> Result<String> {
     }
     let given = addresses(world)?;
     ensure!(given.is_empty(), "addresses were given out: {given:?}");
+    let given = second.ports()?;
+    ensure!(given.is_empty(), "second interfaces got addresses: {given}");
     until("the Subnet to say that it is not Ready", START, || {
         let condition = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
         let status =
@@ -78,6 +81,7 @@ pub(crate) fn emptied_then_rebuilt(world: &World<'_>) -> Result<String> {
     })?;
     world.connected()?;
     world.serves("n1", "before")?;
+    second.is_as_before()?;
     world.lab.wait_ready(&world.ns, "waits", START)?;
     world.serves("n2", "waits")?;
     let count = world.json(&["get", "-n", SYSTEM, "deployment", "cni-controller"])?;
@@ -99,7 +103,111 @@ pub(crate) fn emptied_then_rebuilt(world: &World<'_>) -> Result<String> {
         "after the flag was taken off: before {before:#?}, now {now:#?}"
     );
     world.connected()?;
+    second.is_as_before()?;
+    second.unplug()?;
     Ok(format!("{} ports as before; said: {said}", before.len()))
+}
+
+/// A pod's net1 in a Subnet of its own, with other addresses than an empty Subnet would give out first.
+struct SecondInterface<'a> {
+    world: &'a World<'a>,
+    net1: Delegate<'a>,
+    /// What the database said of its port: addresses.
+    before: String,
+}
+
+impl<'a> SecondInterface<'a> {
+    fn plug(world: &'a World<'a>) -> Result<Self> {
+        let ns = world.ns.as_str();
+        world.lab.apply(&format!(
+            "apiVersion: iaas.yusur.io/v1\nkind: Vpc\nmetadata: {{name: {ns}}}\nspec: {{}}\n---\n\
+             apiVersion: iaas.yusur.io/v1\nkind: Subnet\nmetadata: {{name: {ns}}}\n\
+             spec: {{vpc: {ns}, cidrs: [10.252.0.0/24, 'fd00:10:252::/64'], namespaces: [{ns}]}}\n---\n\
+             apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {{name: second, namespace: {ns}}}\n\
+             spec: {{config: '{{\"cniVersion\": \"1.0.0\", \"name\": \"second\", \"type\": \"outboard\", \"subnet\": \"{ns}\"}}'}}\n"
+        ))?;
+        let annotated = |name: &str| {
+            let notes = "annotations: {k8s.v1.cni.cncf.io/networks: second}, labels:";
+            world.pod(name, "n2").replace("labels:", notes)
+        };
+        for name in ["first", "two"] {
+            world.lab.apply(&annotated(name))?;
+            world.lab.wait_ready(ns, name, START)?;
+        }
+        let net1 = Delegate::new(world.lab, ns, "two", "net1", "second")?;
+        net1.add().context("ADD of the second interface")?;
+        world
+            .lab
+            .kubectl(&["delete", "pod", "-n", ns, "first", "--timeout=60s"])?;
+        let mut second = Self {
+            world,
+            net1,
+            before: String::new(),
+        };
+        let published = [
+            "--bare",
+            "--columns=external_ids",
+            "find",
+            "Chassis_Private",
+            "name=n2",
+        ];
+        until("n2 to publish the interface", START, || {
+            let said = world.lab.sbctl(&published)?;
+            ensure!(said.contains(&format!("{ns}/two/")), "it says {said}");
+            Ok(Some(()))
+        })?;
+        second.before = until("its port to be the only one", START, || {
+            let ports = second.ports()?;
+            Ok((ports.lines().count() == 1).then_some(ports))
+        })?;
+        ensure!(
+            !second.before.contains(" 10.252.0.2 "),
+            "{}: a new address would be the same, the case would show nothing",
+            second.before
+        );
+        Ok(second)
+    }
+
+    /// The addresses of all ports of the Subnet's pods.
+    fn ports(&self) -> Result<String> {
+        let condition = format!("external_ids:subnet={}", self.world.ns);
+        let find = [
+            "--bare",
+            "--columns=addresses",
+            "find",
+            "Logical_Switch_Port",
+        ];
+        let text = self
+            .world
+            .lab
+            .nbctl(&[&find[..], &["external_ids:role=pod", &condition]].concat())?;
+        let lines = text.lines().filter(|line| !line.is_empty());
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The port has the addresses that the interface has in the pod, and OVN says that it is up.
+    fn is_as_before(&self) -> Result<()> {
+        let now = self.ports()?;
+        ensure!(now == self.before, "before {:?}, now {now:?}", self.before);
+        let port = format!("{}/two/{}/net1", self.world.ns, self.world.ns);
+        until("the second interface to be up", START, || {
+            let up = self
+                .world
+                .lab
+                .sbctl(&["get", "Port_Binding", &port, "up"])?;
+            Ok((up == "true").then_some(()))
+        })
+    }
+
+    fn unplug(&self) -> Result<()> {
+        let (lab, ns) = (self.world.lab, self.world.ns.as_str());
+        self.net1.del(None)?;
+        lab.kubectl(&["delete", "pod", "-n", ns, "two", "--timeout=60s"])?;
+        for what in ["subnet.iaas.yusur.io", "vpc.iaas.yusur.io"] {
+            lab.kubectl(&["delete", what, ns, "--timeout=60s"])?;
+        }
+        Ok(())
+    }
 }
 
 /// `name,addresses` of the ports in subnet `default`: of all pods' first interfaces.

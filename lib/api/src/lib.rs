@@ -8,6 +8,7 @@ mod layout;
 mod mac;
 mod nad;
 pub mod names;
+mod plugged;
 mod port;
 mod selection;
 mod subnet;
@@ -17,6 +18,9 @@ pub use layout::{AddressRange, Layout, LayoutError};
 pub use mac::{Mac, MacError};
 pub use nad::{
     NadError, NetworkAttachmentDefinition, NetworkAttachmentDefinitionSpec, OutboardNetwork,
+};
+pub use plugged::{
+    PLUGGED_FORMAT, PLUGGED_KEY, PluggedError, PluggedPort, is_plugged_key, plugged_key,
 };
 pub use port::{
     FactError, NodeFacts, PodPort, PortFacts, Role, Route, TAG_IFNAME, TAG_POD, TAG_ROLE, TAG_UID,

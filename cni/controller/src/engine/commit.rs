@@ -164,7 +164,11 @@ impl Engine {
         if let Sent::Done = sent {
             // What this transaction changed arrived before its answer. It needs no second look;
             // what somebody else changed at that moment gets one with the next resync.
-            self.observed.drain(&self.replica, &mut self.changes);
+            let touched = self.observed.drain(&self.replica, &mut self.changes);
+            if touched.all {
+                // The connection was lost just after the answer, and everything was read anew.
+                self.push_everything();
+            }
         }
         sent
     }

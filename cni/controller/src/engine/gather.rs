@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::report::WAITING;
+use crate::index::Index;
 use crate::rows::{Problem, Unit};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,6 +14,9 @@ const QUIET: Duration = Duration::from_millis(5);
 const WINDOW: Duration = Duration::from_millis(20);
 /// Units that are planned together at most.
 const BATCH: usize = 512;
+/// Up to this size a batch of hot units is filled up with cold ones: they must get on under a
+/// steady load, and what is hot must not wait for a look at hundreds of them.
+const FILLED: usize = 64;
 /// Units that could not have their rows are tried again after this, whatever happens.
 const RETRY: Duration = Duration::from_secs(10);
 /// All units are planned again after this, whatever happens.
@@ -71,8 +75,10 @@ impl Queue {
     /// The next units: VPCs and subnets, which others refer to, then the hot ones, filled up with
     /// cold ones.
     pub(super) fn take(&mut self) -> Vec<Unit> {
+        let most = if self.hot.is_empty() { BATCH } else { FILLED };
         let mut batch = BTreeSet::new();
         while batch.len() < BATCH
+            && (batch.len() < most || !self.hot.is_empty())
             && let Some(unit) = self.next()
         {
             self.cold.remove(&unit);
@@ -130,10 +136,7 @@ impl Engine {
         let dirty = self.shared.take_dirty();
         let now = Instant::now();
         for unit in dirty.units {
-            if matches!(unit, Unit::Pod { .. }) && self.ports.of(&unit).is_empty() {
-                self.seen.entry(unit.clone()).or_insert(now);
-            }
-            self.queue.push(unit);
+            self.push_dirty(unit, now);
         }
         if !dirty.subnets.is_empty() {
             self.shared.read(|index| self.ports.sync(index));
@@ -156,6 +159,48 @@ impl Engine {
         }
     }
 
+    fn push_dirty(&mut self, unit: Unit, now: Instant) {
+        if matches!(unit, Unit::Pod { .. }) && self.ports.of(&unit).is_empty() {
+            self.seen.entry(unit.clone()).or_insert(now);
+        }
+        self.queue.push(unit);
+    }
+
+    /// At the beginning of a term every object that was listed is dirty. Those that have no rows
+    /// yet come first; whether all is well with the others is looked at after that.
+    pub(super) fn push_waiting(&mut self) {
+        let dirty = self.shared.take_dirty();
+        let now = Instant::now();
+        let Self {
+            shared,
+            observed,
+            ports,
+            queue,
+            ..
+        } = self;
+        let waits = |index: &Index, unit: &Unit| match unit {
+            Unit::Pod { ns, name } => {
+                let pod = index.pods.get(&(ns.clone(), name.clone()));
+                let uid = pod.map(|pod| &*pod.uid);
+                !ports.of(unit).iter().any(|port| Some(&*port.uid) == uid)
+            }
+            _ => observed.rows_of(unit).next().is_none(),
+        };
+        let mut waiting = Vec::new();
+        shared.read(|index| {
+            for unit in dirty.units {
+                if waits(index, &unit) {
+                    waiting.push(unit);
+                } else {
+                    queue.push_cold([unit]);
+                }
+            }
+        });
+        for unit in waiting {
+            self.push_dirty(unit, now);
+        }
+    }
+
     /// Plans the blocked units again.
     pub(super) fn retry_blocked(&mut self) {
         for unit in self.blocked.keys() {
@@ -173,10 +218,45 @@ impl Engine {
 
     /// Plans everything that should have rows, has rows, or has addresses.
     pub(super) fn push_everything(&mut self) {
-        let wanted: Vec<Unit> = self.shared.read(|index| index.units().collect());
-        self.queue.push_cold(wanted);
+        let Self { shared, queue, .. } = self;
+        shared.read(|index| queue.push_cold(index.units()));
         self.queue.push_cold(self.observed.units());
         self.queue
             .push_cold(self.ports.units().map(|(unit, _)| unit.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods(count: usize) -> impl Iterator<Item = Unit> {
+        (0..count).map(|n| Unit::pod("ns", format!("p{n}")))
+    }
+
+    #[tokio::test]
+    async fn what_is_hot_does_not_wait_for_a_look_at_everything() {
+        let mut queue = Queue::default();
+        let waiting = Unit::pod("ns", "waiting");
+        queue.push_cold(pods(2 * BATCH));
+        queue.push_cold([Unit::Vpc("default".into())]);
+        queue.push(waiting.clone());
+        let first = queue.take();
+        assert_eq!(first.len(), FILLED);
+        assert_eq!(first[0], Unit::Vpc("default".into()));
+        assert!(first.contains(&waiting));
+        // Nothing is hot any more.
+        assert_eq!(queue.take().len(), BATCH);
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_of_hot_units_has_no_cold_ones() {
+        let mut queue = Queue::default();
+        queue.push_cold([Unit::pod("ns", "cold")]);
+        pods(BATCH).for_each(|unit| queue.push(unit));
+        let batch = queue.take();
+        assert_eq!(batch.len(), BATCH);
+        assert!(!batch.contains(&Unit::pod("ns", "cold")));
+        assert_eq!(queue.take(), [Unit::pod("ns", "cold")]);
     }
 }

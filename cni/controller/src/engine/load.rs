@@ -2,41 +2,38 @@
 
 use super::Engine;
 use super::commit::CURSORS;
-use super::prepare::pod_ports;
 use crate::index::{Index, PodEntry};
 use crate::ipam::{Assigned, Port, Ports};
 use crate::observed::Observed;
 use crate::rows::{Problem, Unit};
-use api::names::GATEWAY_IFNAME;
-use api::{PortFacts, Role};
+use crate::units;
+use api::names::{GATEWAY_IFNAME, PRIMARY_IFNAME};
+use api::{PortFacts, Role, TAG_UID};
 use ovsdb::{Atom, Row};
 use std::collections::BTreeMap;
 
 impl Engine {
     /// Starts from the database, or, if nobody else has written to it since the last term
     /// (`known`), from what is known.
-    pub(super) fn begin(&mut self, known: bool) {
+    pub(super) async fn begin(&mut self, known: bool) {
         let mut problems = Vec::new();
-        let Self {
-            shared,
-            ports,
-            observed,
-            ..
-        } = self;
-        shared.read(|index| {
-            if known {
-                ports.sync(index);
-                return;
+        let shared = self.shared.clone();
+        if known {
+            shared.read(|index| self.ports.sync(index));
+        } else {
+            self.ports = Ports::default();
+            let rebuilds = shared.read(|index| {
+                self.ports.sync(index);
+                problems = load(&self.observed, &mut self.ports);
+                if !index.settings.keep_reports {
+                    freeze(index, &mut self.ports);
+                }
+                index.settings.keep_reports
+            });
+            if rebuilds {
+                problems.extend(self.rebuild().await);
             }
-            *ports = Ports::default();
-            ports.sync(index);
-            problems = load(observed, ports);
-            if index.settings.keep_reports {
-                problems.extend(rebuild(index, ports, observed));
-            } else {
-                freeze(index, ports);
-            }
-        });
+        }
         if !known {
             self.blocked.clear();
             self.queue.clear();
@@ -51,13 +48,18 @@ impl Engine {
             known,
             "this process writes the northbound database"
         );
+        let mut of_units: BTreeMap<Unit, Vec<Problem>> = BTreeMap::new();
         for (unit, problem) in problems {
-            self.report_problems(&unit, vec![problem]);
+            of_units.entry(unit).or_default().push(problem);
+        }
+        for (unit, problems) in of_units {
+            self.report_problems(&unit, problems);
         }
         for (subnet, why) in self.ports.all_frozen() {
             tracing::error!(subnet, "{why}");
         }
         self.check_allocation();
+        self.push_waiting();
         self.push_everything();
     }
 
@@ -118,25 +120,30 @@ fn load(observed: &Observed, ports: &mut Ports) -> Vec<(Unit, Problem)> {
     problems
 }
 
-/// A port as the record has it.
+/// A port as the record has it. Its name and UID are those of the row, not copies: there are many.
 fn port(row: &Row) -> Option<Port> {
-    let lsp = row.get("name")?.as_str()?;
+    let shared = |atom: &Atom| match atom {
+        Atom::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    let lsp = shared(row.get("name")?.one()?)?;
     let text = |atom: &Atom| atom.as_str().map(str::to_owned);
-    let pairs = row.get("external_ids")?.pairs().iter();
-    let ids: BTreeMap<String, String> = pairs
+    let marks = row.get("external_ids")?;
+    let ids: BTreeMap<String, String> = marks
+        .pairs()
         .filter_map(|(key, value)| Some((text(key)?, text(value)?)))
         .collect();
     let facts = PortFacts::decode(&ids)
-        .inspect_err(|error| tracing::warn!(lsp, "port is written anew: {error}"))
+        .inspect_err(|error| tracing::warn!(lsp = &*lsp, "port is written anew: {error}"))
         .ok()?;
     let (ifname, uid) = match &facts.role {
-        Role::Pod(pod) => (pod.ifname.as_str(), pod.uid.as_str()),
-        Role::Node(_) => (GATEWAY_IFNAME, ""),
+        Role::Pod(pod) => (pod.ifname.as_str(), shared(marks.get(TAG_UID)?)?),
+        Role::Node(_) => (GATEWAY_IFNAME, "".into()),
     };
     Some(Port {
         ifname: ifname.into(),
-        lsp: lsp.into(),
-        uid: uid.into(),
+        lsp,
+        uid,
         subnet: facts.subnet.as_str().into(),
         assigned: Assigned {
             mac: facts.mac,
@@ -146,7 +153,7 @@ fn port(row: &Row) -> Option<Port> {
 }
 
 /// Pods that have addresses of ours which the record does not know.
-fn unrecorded<'a>(
+pub(super) fn unrecorded<'a>(
     index: &'a Index,
     ports: &'a Ports,
 ) -> impl Iterator<Item = (&'a (String, String), &'a PodEntry)> + 'a {
@@ -155,7 +162,7 @@ fn unrecorded<'a>(
             && !ports
                 .of(&Unit::pod(ns, name))
                 .iter()
-                .any(|port| port.uid == pod.uid)
+                .any(|port| *port.uid == *pod.uid)
     })
 }
 
@@ -179,36 +186,26 @@ fn freeze(index: &Index, ports: &mut Ports) {
             let example = || (0, format!("{ns}/{name} with {ip}"));
             lost.entry(subnet).or_insert_with(example).0 += 1;
         }
+        if pod.networks().is_none() {
+            continue;
+        }
+        for interface in units::pod::interfaces(index, ns, pod).wanted {
+            let ifname = interface.ifname.as_str();
+            let subnet = index.subnets.get_key_value(&interface.subnet);
+            if let Some((subnet, _)) = subnet.filter(|_| ifname != PRIMARY_IFNAME) {
+                let example = || (0, format!("{ns}/{name}, interface {ifname}"));
+                lost.entry(subnet).or_insert_with(example).0 += 1;
+            }
+        }
     }
     let sentences: BTreeMap<String, String> = lost
         .into_iter()
         .map(|(subnet, (count, example))| {
             let sentence = format!(
-                "Subnet {subnet}: {count} running pods have addresses that the northbound database does not know ({example}): it was emptied or is behind. No address is given out. Restore the database from a backup, or start cni-controller once with --rebuild to take the addresses from the pods"
+                "Subnet {subnet}: {count} running pods have addresses that the northbound database does not know ({example}): it was emptied or is behind. No address is given out. Restore the database from a backup, or start cni-controller once with --rebuild to take the addresses from the pods and their nodes"
             );
             (subnet.to_owned(), sentence)
         })
         .collect();
     ports.refreeze(sentences);
-}
-
-/// The disaster path: takes the addresses of running pods from what they report, before anything
-/// new is given out.
-fn rebuild(index: &Index, ports: &mut Ports, observed: &Observed) -> Vec<(Unit, Problem)> {
-    let mut pods: Vec<_> = unrecorded(index, ports)
-        .map(|(key, pod)| (key.clone(), pod.clone()))
-        .collect();
-    // Who is older was there first, if two say that they have the same address.
-    pods.sort_by(|(a, one), (b, other)| (one.created, a).cmp(&(other.created, b)));
-    tracing::warn!(
-        pods = pods.len(),
-        "--rebuild: taking addresses from what pods report"
-    );
-    let mut problems = Vec::new();
-    for (key, pod) in pods {
-        let unit = Unit::pod(&key.0, &key.1);
-        let found = pod_ports(index, ports, observed, &key, &pod).problems;
-        problems.extend(found.into_iter().map(|problem| (unit.clone(), problem)));
-    }
-    problems
 }

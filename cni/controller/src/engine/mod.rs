@@ -13,6 +13,7 @@ mod commit;
 mod gather;
 mod load;
 mod prepare;
+mod rebuild;
 mod report;
 
 use crate::chassis::Chassis;
@@ -22,6 +23,7 @@ use crate::lease::Turn;
 use crate::metrics::Metrics;
 use crate::nb;
 use crate::observed::Observed;
+use crate::published::Published;
 use crate::report::Reports;
 use crate::rows::{Problem, Unit};
 use crate::shared::Shared;
@@ -72,6 +74,8 @@ pub struct Engine {
     checks: Checks,
     pub(crate) observed: Observed,
     ports: Ports,
+    /// What nodes say of interfaces, with `--rebuild`.
+    published: Published,
     fence: Option<Fence>,
     queue: Queue,
     blocked: HashMap<Unit, Vec<Problem>>,
@@ -132,6 +136,7 @@ impl Engine {
             checks,
             observed: Observed::default(),
             ports: Ports::default(),
+            published: Published::default(),
             fence: None,
             queue: Queue::default(),
             blocked: HashMap::new(),
@@ -203,12 +208,13 @@ impl Engine {
             });
             let confirmed = *turn.borrow_and_update();
             let is_turn = confirmed.is_some() && confirmed > fenced_off;
+            // Memory must not grow with what nobody reads; and what is known of the database while
+            // pods are still being listed need not be taken in after that.
+            self.observed.drain(&self.replica, &mut self.changes);
             if !is_turn {
                 // A standby is as ready as it can be.
                 self.checks.fence.ready();
                 self.checks.allocation.ready();
-                // Memory must not grow with what nobody reads.
-                self.observed.drain(&self.replica, &mut self.changes);
                 self.shared.take_dirty();
             }
             if is_turn && has_nb && missing.is_empty() {
@@ -239,7 +245,7 @@ impl Engine {
         self.claim().await;
         self.checks.fence.ready();
         self.observed.drain(&self.replica, &mut self.changes);
-        self.begin(known);
+        self.begin(known).await;
         loop {
             self.gather().await;
             if let Err(end) = self.work().await {

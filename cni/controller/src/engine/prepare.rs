@@ -4,9 +4,11 @@ use super::Engine;
 use crate::index::{Index, PodEntry};
 use crate::ipam::{Assigned, Port, Ports, Wish};
 use crate::observed::Observed;
-use crate::rebuild;
+use crate::published::Published;
+use crate::rebuild::{self, Claim, Source};
 use crate::rows::{DesiredRow, Problem, RowId, Unit};
 use crate::units;
+use crate::units::pod::Interface;
 use api::Mac;
 use api::names::{self, GATEWAY_IFNAME, JOIN_SUBNET};
 
@@ -44,6 +46,7 @@ impl Engine {
             shared,
             ports,
             observed,
+            published,
             ..
         } = self;
         shared.read(|index| {
@@ -51,6 +54,7 @@ impl Engine {
                 index,
                 ports,
                 observed,
+                published,
             };
             batch.into_iter().map(|unit| look.unit(unit)).collect()
         })
@@ -61,6 +65,7 @@ struct Look<'a> {
     index: &'a Index,
     ports: &'a mut Ports,
     observed: &'a Observed,
+    published: &'a Published,
 }
 
 impl Look<'_> {
@@ -77,8 +82,9 @@ impl Look<'_> {
                 let key = (ns.clone(), name.clone());
                 return match self.index.pods.get(&key) {
                     Some(pod) => {
+                        let (ports, observed) = (&mut *self.ports, self.observed);
                         let interfaces =
-                            pod_ports(self.index, self.ports, self.observed, &key, pod);
+                            pod_ports(self.index, ports, observed, self.published, &key, pod);
                         self.pod(unit, &key, pod, interfaces)
                     }
                     None => self.unwanted(unit),
@@ -166,6 +172,7 @@ pub(super) fn pod_ports(
     index: &Index,
     ports: &mut Ports,
     observed: &Observed,
+    published: &Published,
     (ns, name): &(String, String),
     pod: &PodEntry,
 ) -> PodPorts {
@@ -176,32 +183,36 @@ pub(super) fn pod_ports(
         problems: Vec::new(),
     };
     for interface in interfaces.wanted {
-        let lsp = units::pod::port_name(ns, name, pod, &interface);
-        if let Some(problem) = held(index, observed, &unit, &lsp) {
+        let port = port(ns, name, pod, &interface);
+        if let Some(problem) = held(index, observed, &unit, &port.lsp) {
             result.problems.push(problem);
             continue;
         }
-        let port = Port {
-            ifname: interface.ifname.as_str().into(),
-            lsp: lsp.into(),
-            uid: pod.uid.clone(),
-            subnet: interface.subnet.as_str().into(),
-            assigned: NOTHING,
+        let claim = match index.settings.keep_reports {
+            true => rebuild::claim(pod, &interface, published),
+            false => Claim {
+                source: Source::Request,
+                wish: interface.wish,
+            },
         };
-        let wish = match index.settings.keep_reports {
-            true => rebuild::wish(pod, &interface.ifname).unwrap_or(interface.wish),
-            false => interface.wish,
-        };
-        match ports.ensure(&unit, port, &wish) {
+        match ports.ensure(&unit, port, &claim.wish) {
             Ok(port) => result.kept.push(port),
-            Err(problem) => result.problems.push(problem),
+            Err(problem) => result
+                .problems
+                .push(match claim.says(pod, &interface.ifname) {
+                    Some(says) => {
+                        let sentence = format!("{says}: {}", problem.sentence);
+                        Problem::new(problem.reason, sentence)
+                    }
+                    None => problem,
+                }),
         }
     }
     // What the pod already has it keeps, even if it could not have it now.
     let present: Vec<&Port> = ports
         .of(&unit)
         .iter()
-        .filter(|port| port.uid == pod.uid && !result.kept.contains(port))
+        .filter(|port| *port.uid == *pod.uid && !result.kept.contains(port))
         .collect();
     let mut unchanged: Vec<Port> = Vec::new();
     for (ifname, problem) in interfaces.refused {
@@ -220,8 +231,19 @@ pub(super) fn pod_ports(
     result
 }
 
+/// The port of an interface, without addresses yet.
+pub(super) fn port(ns: &str, name: &str, pod: &PodEntry, interface: &Interface) -> Port {
+    Port {
+        ifname: interface.ifname.as_str().into(),
+        lsp: units::pod::port_name(ns, name, pod, interface).into(),
+        uid: (*pod.uid).into(),
+        subnet: interface.subnet.as_str().into(),
+        assigned: NOTHING,
+    }
+}
+
 /// Two pods of one virtual machine have one port; it is whose it was first.
-fn held(index: &Index, observed: &Observed, unit: &Unit, lsp: &str) -> Option<Problem> {
+pub(super) fn held(index: &Index, observed: &Observed, unit: &Unit, lsp: &str) -> Option<Problem> {
     let row = observed.find(&RowId::new("Logical_Switch_Port", lsp))?;
     let holder = observed.unit_of(row)?;
     (holder != *unit && index.wants(&holder)).then(|| {

@@ -55,10 +55,11 @@ impl Engine {
     pub(super) fn report_states(&self, subnets: &BTreeSet<String>) {
         let mut vpcs = BTreeSet::new();
         for name in subnets {
-            let vpc = self
-                .shared
-                .read(|index| Some(index.subnets.get(name)?.spec.vpc.clone()));
-            let Some(vpc) = vpc else {
+            let entry = self.shared.read(|index| {
+                let subnet = index.subnets.get(name)?;
+                Some((subnet.spec.vpc.clone(), subnet.generation))
+            });
+            let Some((vpc, generation)) = entry else {
                 for family in ["ipv4", "ipv6"] {
                     let labels = Addresses {
                         subnet: name.clone(),
@@ -94,6 +95,7 @@ impl Engine {
                     let used = [false, true].map(|v6| pool.usage(v6).map_or(0, |(used, _)| used));
                     usize::try_from(used[0].max(used[1])).unwrap_or(usize::MAX)
                 }),
+                generation,
             };
             self.reports.board.put(|states| {
                 states.subnets.insert(name.clone(), state);
@@ -105,10 +107,12 @@ impl Engine {
     }
 
     pub(super) fn report_vpc(&self, name: &str) {
-        let exists = self.shared.read(|index| index.vpcs.contains_key(name));
-        if !exists {
+        let entry = self
+            .shared
+            .read(|index| Some(index.vpcs.get(name)?.generation));
+        let Some(generation) = entry else {
             return;
-        }
+        };
         let problem = self
             .blocked
             .get(&Unit::Vpc(name.to_owned()))
@@ -121,6 +125,7 @@ impl Engine {
                     .collect()
             }),
             ready: problem.map_or(Ok(()), |problem| Err(problem.clone())),
+            generation,
         };
         self.reports.board.put(|states| {
             states.vpcs.insert(name.to_owned(), state);
@@ -132,10 +137,19 @@ impl Engine {
             return Err(Problem::new("AllocationRefused", why));
         }
         let problems = self.blocked.get(&Unit::Subnet(name.to_owned()));
-        match problems.and_then(|problems| problems.first()) {
-            Some(problem) => Err(problem.clone()),
-            None => Ok(()),
+        if let Some(problem) = problems.and_then(|problems| problems.first()) {
+            return Err(problem.clone());
         }
+        let pool = self.ports.pool(name);
+        for (v6, family) in [(false, "IPv4"), (true, "IPv6")] {
+            if let Some((used, 0)) = pool.and_then(|pool| pool.usage(v6)) {
+                let sentence = format!(
+                    "Subnet {name}: all its {family} addresses are taken, {used} of them by ports: delete pods, take addresses off spec.excludes, or use a larger Subnet"
+                );
+                return Err(Problem::new("NoAddressLeft", sentence));
+            }
+        }
+        Ok(())
     }
 
     /// A pod's ports are in the database.

@@ -14,9 +14,9 @@ pub struct Port {
     /// The interface's name.
     pub ifname: Arc<str>,
     /// Name of the logical switch port.
-    pub lsp: Box<str>,
+    pub lsp: Arc<str>,
     /// UID of the pod; empty for a node.
-    pub uid: Box<str>,
+    pub uid: Arc<str>,
     /// Name of the subnet.
     pub subnet: Arc<str>,
     /// What it has.

@@ -1,25 +1,31 @@
 //! Kubernetes into the index: one watch for each kind.
 //!
 //! Objects are read, reduced and dropped one at a time. A lost API server is waited for; what is in
-//! the index stays.
+//! the index stays. A watch that is cut goes on after the last change that came; one that cannot is
+//! replaced by a list, and what is not in that is gone.
+
+mod lean;
 
 use crate::index::{Index, Indexed, ObjectKey};
 use crate::shared::Shared;
 use api::{NetworkAttachmentDefinition, Subnet, Vpc};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use lean::LeanPod;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// The kinds that have to be listed before anything is planned.
-pub(crate) const KINDS: [&str; 7] = [
+pub const KINDS: [&str; 7] = [
     "Vpcs",
     "Subnets",
     "Nodes",
@@ -29,59 +35,94 @@ pub(crate) const KINDS: [&str; 7] = [
     "Pods",
 ];
 
+/// A watch is asked for again after this many seconds. The API server says a word at the latest
+/// shortly before, so that a connection that is dead without having been closed (a machine or a
+/// path that vanished) is noticed 5 s after; pods that come meanwhile wait so long.
+pub const PERIOD: u32 = 45;
+/// A connection on which nothing came for this long is dead, whatever it is used for.
+pub(crate) const SILENCE: Duration = Duration::from_secs(PERIOD as u64 + 15);
+
 /// Pods that have a node and have not ended: no others can have ports.
 const PODS: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 
-/// Starts all watches; they end when the set is dropped.
-pub(crate) fn start(client: &Client, shared: &Arc<Shared>) -> JoinSet<()> {
-    let all = watcher::Config::default;
+/// Starts all watches, each asked for again after `period` seconds; they end when the set is
+/// dropped.
+pub fn start(client: &Client, shared: &Arc<Shared>, period: u32) -> JoinSet<()> {
+    let all = || watcher::Config::default().timeout(period);
     let mut set = JoinSet::new();
     let [vpcs, subnets, nodes, nads, services, slices, pods] = KINDS;
+    set.spawn(follow(guarded::<Vpc>(client), all(), vpcs, shared.clone()));
     set.spawn(follow(
-        Api::<Vpc>::all(client.clone()),
-        all(),
-        vpcs,
-        shared.clone(),
-    ));
-    set.spawn(follow(
-        Api::<Subnet>::all(client.clone()),
+        guarded::<Subnet>(client),
         all(),
         subnets,
         shared.clone(),
     ));
+    set.spawn(follow(plain::<Node>(client), all(), nodes, shared.clone()));
     set.spawn(follow(
-        Api::<Node>::all(client.clone()),
+        guarded::<NetworkAttachmentDefinition>(client),
         all(),
-        nodes,
+        nads,
         shared.clone(),
     ));
-    let api = Api::<NetworkAttachmentDefinition>::all(client.clone());
-    set.spawn(follow(api, all(), nads, shared.clone()));
     set.spawn(follow(
-        Api::<Service>::all(client.clone()),
+        plain::<Service>(client),
         all(),
         services,
         shared.clone(),
     ));
     set.spawn(follow(
-        Api::<EndpointSlice>::all(client.clone()),
+        plain::<EndpointSlice>(client),
         all(),
         slices,
         shared.clone(),
     ));
     let some = all().fields(PODS);
-    set.spawn(follow(
-        Api::<Pod>::all(client.clone()),
-        some,
-        pods,
-        shared.clone(),
-    ));
+    let lean = Source {
+        api: Api::all(client.clone()),
+        read: |pod: &LeanPod| Ok(pod.pod()),
+    };
+    set.spawn(follow(lean, some, pods, shared.clone()));
     set
 }
 
-async fn follow<K>(api: Api<K>, config: watcher::Config, kind: &'static str, shared: Arc<Shared>)
+/// How objects of a kind are got: `O` is what comes, `K` what it is, unless it cannot be read.
+struct Source<O, K> {
+    api: Api<O>,
+    read: fn(&O) -> Result<&K, String>,
+}
+
+/// A kind whose objects are all as its type says: the API server has the same one.
+fn plain<K>(client: &Client) -> Source<K, K>
 where
-    K: Indexed + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Indexed + Resource<DynamicType = ()>,
+{
+    Source {
+        api: Api::all(client.clone()),
+        read: |object| Ok(object),
+    }
+}
+
+/// A kind whose objects are as a CRD says that somebody else may have changed. One that cannot be
+/// read must not hide the others: a list would fail as a whole, again and again.
+fn guarded<K>(client: &Client) -> Source<DeserializeGuard<K>, K>
+where
+    K: Indexed + Resource<DynamicType = ()>,
+{
+    Source {
+        api: Api::all(client.clone()),
+        read: |object| object.0.as_ref().map_err(ToString::to_string),
+    }
+}
+
+async fn follow<O, K>(
+    Source { api, read }: Source<O, K>,
+    config: watcher::Config,
+    kind: &'static str,
+    shared: Arc<Shared>,
+) where
+    O: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Indexed,
 {
     let mut listing: HashSet<ObjectKey> = HashSet::new();
     let mut failing = false;
@@ -93,7 +134,7 @@ where
                 if std::mem::take(&mut failing) {
                     tracing::info!(kind, "the API server answers again");
                 }
-                take(event, &mut listing, kind, &shared);
+                take(event, read, &mut listing, kind, &shared);
             }
             Err(error) => {
                 // Multus need not be there. If its definition comes later, a later list finds it.
@@ -110,17 +151,29 @@ where
     }
 }
 
-fn take<K: Indexed>(
-    event: Event<K>,
+fn take<O: Resource, K: Indexed>(
+    event: Event<O>,
+    read: fn(&O) -> Result<&K, String>,
     listing: &mut HashSet<ObjectKey>,
     kind: &'static str,
     shared: &Shared,
 ) {
-    let put = |object: &K| shared.change(|index, dirty| object.put(index, dirty));
+    let put = |object: &O| match read(object) {
+        Ok(object) => shared.change(|index, dirty| object.put(index, dirty)),
+        Err(error) => {
+            let (ns, name) = key(object);
+            tracing::warn!(
+                kind,
+                ns,
+                name,
+                "the object is not as it should be, and changes nothing: {error}"
+            );
+        }
+    };
     match event {
         Event::Init => listing.clear(),
         Event::InitApply(object) => {
-            listing.insert(object.key());
+            listing.insert(key(&object));
             put(&object);
         }
         Event::InitDone => {
@@ -137,9 +190,18 @@ fn take<K: Indexed>(
         }
         Event::Apply(object) => put(&object),
         Event::Delete(object) => {
-            shared.change(|index, dirty| K::remove(object.key(), index, dirty));
+            shared.change(|index, dirty| K::remove(key(&object), index, dirty));
         }
     }
+}
+
+/// Namespace (empty for cluster-wide kinds) and name.
+fn key(object: &impl Resource) -> ObjectKey {
+    let meta = object.meta();
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
 }
 
 fn is_not_found(error: &watcher::Error) -> bool {

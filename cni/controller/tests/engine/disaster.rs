@@ -2,8 +2,15 @@
 
 use crate::server::Server;
 use crate::world::{Controller, View, settings};
+use api::{NetworkAttachmentDefinition, PLUGGED_FORMAT, PLUGGED_KEY, plugged_key};
+use cni_controller::Chassis;
 use cni_controller::index::Settings;
+use k8s_openapi::api::core::v1::Pod;
+use ovsdb::{Transaction, Values};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::time::Instant;
 
 fn running(ip: &str) -> Value {
     json!({"phase": "Running", "podIPs": [{"ip": ip}]})
@@ -102,7 +109,7 @@ async fn without_a_running_pod_an_empty_database_is_a_new_one() {
     let view = View::of(&server).await;
     let controller = Controller::standby(server.client("OVN_Northbound"), None, "a", settings());
     // A hostNetwork pod's address is the node's.
-    controller.put::<k8s_openapi::api::core::v1::Pod>(json!({
+    controller.put::<Pod>(json!({
         "metadata": {"name": "proxy", "namespace": "ns", "uid": "uid-h"},
         "spec": {"nodeName": "n1", "hostNetwork": true, "containers": []},
         "status": running("10.244.0.7"),
@@ -110,6 +117,186 @@ async fn without_a_running_pod_an_empty_database_is_a_new_one() {
     controller.pod("new", "uid-1");
     controller.lead();
     view.addressed("new").await;
+    controller.readiness.ready().await;
+    controller.stop().await;
+}
+
+/// What cni-node of a chassis has written: (UID, entry) of interfaces net1.
+async fn publish(sb: &Server, chassis: &str, entries: &[(&str, &str)]) {
+    let format = (PLUGGED_KEY.to_owned(), PLUGGED_FORMAT.to_owned());
+    let entries = entries
+        .iter()
+        .map(|(uid, entry)| (plugged_key(uid, "net1"), (*entry).to_owned()));
+    let ids: BTreeMap<String, String> = entries.chain([format]).collect();
+    let mut transaction = Transaction::new();
+    let row = Values::new().set("name", chassis).set("external_ids", &ids);
+    transaction.insert("Chassis_Private", row);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let client = sb.client("OVN_Southbound");
+    client.transact(transaction, deadline).await.unwrap();
+}
+
+/// Pods with a second interface in Subnet `storage`, all on n1: (name, address of eth0, network-status).
+fn second_interfaces(controller: &Controller, pods: &[(&str, &str, &str)]) {
+    let storage = json!({"cidrs": ["10.200.0.0/24"], "namespaces": ["ns"]});
+    controller.subnet("storage", &storage);
+    let config = r#"{"type":"outboard","subnet":"storage"}"#;
+    controller.put::<NetworkAttachmentDefinition>(json!({
+        "metadata": {"name": "storage", "namespace": "ns"}, "spec": {"config": config},
+    }));
+    for (name, ip, status) in pods {
+        let annotations = json!({
+            "k8s.v1.cni.cncf.io/networks": "storage",
+            "k8s.v1.cni.cncf.io/network-status": status,
+        });
+        controller.pod_with(name, &format!("uid-{name}"), &annotations, &running(ip));
+    }
+}
+
+/// Addresses of net1, by pod.
+fn of_net1(view: &View) -> BTreeMap<String, String> {
+    let ports = view.ports().into_values();
+    let net1 = ports.filter_map(|facts| {
+        let pod = facts.pod().filter(|pod| pod.ifname == "net1")?;
+        Some((
+            pod.name.clone(),
+            format!("{} {}", facts.mac, facts.ips[0].addr()),
+        ))
+    });
+    net1.collect()
+}
+
+fn rebuilding() -> Settings {
+    Settings {
+        keep_reports: true,
+        ..settings()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_server_does_not_know_the_pods_nodes_do() {
+    let (nb, mut sb) = (Server::northbound(), Server::southbound());
+    let view = View::of(&nb).await;
+    let status = r#"[{"interface":"net1","ips":["10.200.0.5"]}]"#;
+    let pods = [
+        ("fresh", "10.244.0.2", ""),
+        ("liar", "10.244.0.3", ""),
+        ("outside", "10.244.0.4", ""),
+        ("plain", "10.244.0.5", ""),
+        ("reported", "10.244.0.6", status),
+    ];
+    let mac = "02:00:00:00:00:01";
+    let port = |pod: &str, ip: &str| format!("ns/{pod}/storage/net1 {mac} {ip}");
+    let (plain, liar, outside) = (
+        port("plain", "10.200.0.2"),
+        port("liar", "10.200.0.5"),
+        port("outside", "10.201.0.2"),
+    );
+    publish(
+        &sb,
+        "n1",
+        &[
+            ("uid-plain", &plain),
+            ("uid-liar", &liar),
+            ("uid-outside", &outside),
+        ],
+    )
+    .await;
+    // Another node's word on a pod of n1's.
+    let forged = port("fresh", "10.200.0.77");
+    publish(&sb, "n2", &[("uid-fresh", &forged)]).await;
+
+    // As long as nobody says --rebuild, nothing is given out of that subnet either.
+    let chassis = || Some(Chassis::new(sb.client("OVN_Southbound")));
+    let refusing = Controller::standby(nb.client("OVN_Northbound"), chassis(), "a", settings());
+    second_interfaces(&refusing, &pods);
+    refusing.lead();
+    let state = refusing
+        .subnet_state("storage", |state| state.ready.is_err())
+        .await;
+    let why = state.ready.unwrap_err();
+    assert_eq!(why.reason, "AllocationRefused");
+    assert!(why.sentence.contains("5 running pods"), "{}", why.sentence);
+    assert!(view.ports().is_empty());
+    refusing.stop().await;
+
+    let chassis = chassis();
+    sb.kill();
+    let client = nb.client("OVN_Northbound");
+    let mut controller = Controller::standby(client, chassis, "b", rebuilding());
+    second_interfaces(&controller, &pods);
+    controller.lead();
+    let waits = async {
+        loop {
+            let complaints = controller.readiness.complaints();
+            if complaints
+                .iter()
+                .any(|(_, why)| why.contains("--rebuild waits for the southbound"))
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waits)
+        .await
+        .unwrap();
+    assert!(view.ports().is_empty());
+    sb.restart();
+    let ports = view
+        .until("three interfaces have their ports", |view| {
+            Some(of_net1(view)).filter(|ports| ports.len() == 3)
+        })
+        .await;
+    assert_eq!(ports["plain"], format!("{mac} 10.200.0.2"));
+    assert!(ports["reported"].ends_with("10.200.0.5"), "{ports:?}");
+    // It is plugged nowhere, as far as its own node knows: any address will do.
+    assert!(ports["fresh"].ends_with("10.200.0.3"), "{ports:?}");
+    let notices = [controller.notice().await, controller.notice().await];
+    let mut said = BTreeMap::new();
+    for notice in notices {
+        said.insert(notice.unit.to_string(), notice.problem.sentence);
+    }
+    for (unit, address) in [
+        ("pod/ns/liar", "10.200.0.5"),
+        ("pod/ns/outside", "10.201.0.2"),
+    ] {
+        let sentence = &said[unit];
+        let parts = ["--rebuild: node n1 says that net1 has", address];
+        assert!(
+            parts.iter().all(|part| sentence.contains(part)),
+            "{sentence}"
+        );
+    }
+    assert_eq!(view.address("plain").unwrap(), "10.244.0.5");
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_published_nothing_is_waited_for_a_while_and_then_said() {
+    let (nb, sb) = (Server::northbound(), Server::southbound());
+    let view = View::of(&nb).await;
+    let client = nb.client("OVN_Northbound");
+    let chassis = Some(Chassis::new(sb.client("OVN_Southbound")));
+    let mut controller = Controller::standby(client, chassis, "a", rebuilding());
+    second_interfaces(&controller, &[("plain", "10.244.0.5", "")]);
+    controller.lead();
+    let notices = [controller.notice().await, controller.notice().await];
+    let said: BTreeSet<String> = notices
+        .iter()
+        .map(|notice| format!("{} {}", notice.unit, notice.problem.reason))
+        .collect();
+    let expected = [
+        "node/n1 InterfacesNotPublished",
+        "pod/ns/plain AddressNotKnown",
+    ];
+    assert_eq!(said, expected.map(str::to_owned).into());
+    let ports = view
+        .until("the interface has a port", |view| {
+            Some(of_net1(view)).filter(|ports| !ports.is_empty())
+        })
+        .await;
+    assert!(ports["plain"].ends_with("10.200.0.2"), "{ports:?}");
     controller.readiness.ready().await;
     controller.stop().await;
 }

@@ -81,9 +81,14 @@ impl Server {
         self.restart();
     }
 
+    /// Where it listens.
+    pub(crate) fn remote(&self) -> String {
+        format!("unix:{}", self.path("sock").display())
+    }
+
     /// A connection.
     pub(crate) fn client(&self, database: &str) -> Client {
-        let remote = Remote::Unix(self.path("sock"));
+        let remote: Remote = self.remote().parse().unwrap();
         let config = Config::new(database, vec![remote]);
         Client::start(Config {
             max_backoff: Duration::from_millis(200),

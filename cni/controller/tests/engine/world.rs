@@ -206,7 +206,7 @@ impl View {
     pub(crate) fn ports(&self) -> BTreeMap<String, PortFacts> {
         let facts = |row: &Row| {
             let name = row.get("name")?.as_str()?.to_owned();
-            let ids = row.get("external_ids")?.pairs().iter();
+            let ids = row.get("external_ids")?.pairs();
             let text = |atom: &ovsdb::Atom| atom.as_str().unwrap().to_owned();
             let ids = ids.map(|(key, value)| (text(key), text(value))).collect();
             let facts = PortFacts::decode(&ids).ok()?;

@@ -1,11 +1,7 @@
-//! The signer at a real API server, under its own role, with tokens that are bound to real pods.
+//! The signer under its own role, with tokens that are bound to real pods.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-#[path = "../../../lib/api/tests/admission/apiserver.rs"]
-mod apiserver;
-
-use apiserver::ApiServer;
+use crate::apiserver::ApiServer;
+use crate::site::{SYSTEM as NAMESPACE, client, site};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cni_controller::signer::{self, SignerConfig};
@@ -15,8 +11,6 @@ use rcgen::{
 use std::path::Path;
 use std::time::Duration;
 use x509_parser::pem::parse_x509_pem;
-
-const NAMESPACE: &str = "outboard-system";
 
 fn authority(dir: &Path) -> SignerConfig {
     let key = KeyPair::generate().unwrap();
@@ -31,13 +25,6 @@ fn authority(dir: &Path) -> SignerConfig {
     std::fs::write(&config.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
     std::fs::write(&config.key, key.serialize_pem()).unwrap();
     config
-}
-
-fn client(server: &ApiServer) -> kube::Client {
-    let mut config = kube::Config::new(server.url().parse().unwrap());
-    config.accept_invalid_certs = true;
-    config.auth_info.token = Some("controller".to_owned().into());
-    kube::Client::try_from(config).unwrap()
 }
 
 /// A token as kubelet projects it into a cni-node pod on the node.
@@ -91,22 +78,18 @@ fn request(name: &str, common_name: &str, key: &KeyPair) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_gets_its_own_certificate_and_no_other() {
-    let server = ApiServer::start();
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/base");
-    let apply = ["apply", "--server-side", "-f"].map(str::to_owned);
-    for file in ["namespace.yaml", "node-rbac.yaml", "controller-rbac.yaml"] {
-        let path = base.join(file).display().to_string();
-        let mut arguments: Vec<&str> = apply.iter().map(String::as_str).collect();
-        arguments.extend([path.as_str(), "-n", NAMESPACE]);
-        server.kubectl("admin", &arguments, "").unwrap();
-    }
+    let site = site();
+    let server = &site.server;
     let dir = tempfile::tempdir().unwrap();
-    let signer = tokio::spawn(signer::run(client(&server), authority(dir.path())));
-    let n1 = token_of_pod_on(&server, "n1");
+    let signer = tokio::spawn(signer::run(
+        client(&server.url(), "controller"),
+        authority(dir.path()),
+    ));
+    let n1 = token_of_pod_on(server, "signed");
     let key = KeyPair::generate().unwrap();
 
     server
-        .kubectl(&n1, &["create", "-f", "-"], &request("own", "n1", &key))
+        .kubectl(&n1, &["create", "-f", "-"], &request("own", "signed", &key))
         .unwrap();
     let signed = [
         "wait",
@@ -128,15 +111,15 @@ async fn a_node_gets_its_own_certificate_and_no_other() {
             .next()
             .unwrap()
             .as_str(),
-        Ok("n1")
+        Ok("signed")
     );
     let lifetime = certificate.validity().not_after.timestamp()
         - certificate.validity().not_before.timestamp();
     assert!((3600..3600 + 301).contains(&lifetime), "{lifetime} s");
 
     let denials = [
-        ("other", n1.as_str(), "n2", "OtherNode"),
-        ("stranger", "admin", "n1", "WrongPoster"),
+        ("other", n1.as_str(), "signed-not", "OtherNode"),
+        ("stranger", "admin", "signed", "WrongPoster"),
     ];
     for (name, token, common_name, reason) in denials {
         server

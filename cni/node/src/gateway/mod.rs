@@ -4,6 +4,7 @@
 //! into Open vSwitch, [`kernel`] gives it addresses and routes, [`firewall`] masquerades what pods send outside (design §4).
 //! When the row goes away, everything stays: an emptied northbound database must not cut a node off. Stopping leaves it, too.
 
+mod concern;
 mod firewall;
 mod kernel;
 pub(crate) mod nft;
@@ -21,10 +22,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use self::concern::Concern;
 use self::nft::Table;
 use self::node_port::{NodePort, PortBinding};
 use crate::chassis::{Databases, deadline, rows, trouble};
-use crate::netlink::Netlink;
+use crate::netlink::{Events, Netlink};
 use crate::rounds::{Pace, Why};
 
 /// Name of the nftables table (family inet).
@@ -62,6 +64,11 @@ pub(crate) async fn run(chassis: String, databases: Databases, links: Links, mut
     pace.wake_on(remote.changed());
     pace.wake_on(vswitch.status());
     pace.wake_on(links.mtu.clone());
+    // Subscribed before the first look: nothing is missed in between.
+    let events = Events::routing();
+    let mut concern = Concern::new(links.port.subscribe());
+    pace.wake_on_kernel(events, move |event| concern.of(event));
+    pace.wake_on_kernel(Events::tables(), Table::concerns(TABLE));
     let mut gateway = Gateway {
         vswitch,
         local,
@@ -78,7 +85,7 @@ pub(crate) async fn run(chassis: String, databases: Databases, links: Links, mut
         match pace.next().await {
             None => return,
             Some(Why::Event) => {}
-            Some(Why::Timer) => gateway.table.verify().await,
+            Some(Why::Kernel | Why::Timer) => gateway.table.verify().await,
         }
     }
 }

@@ -11,6 +11,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tracing::{info, warn};
 
+use crate::netlink::Event;
+
 /// The longest a call of `nft` may take; a ruleset of 10,000 services takes well under a second.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -56,6 +58,15 @@ impl Table {
         Self {
             name,
             applied: None,
+        }
+    }
+
+    /// Whether an event of the kernel is about the rules of table `name`.
+    pub(crate) fn concerns(name: &'static str) -> impl FnMut(&Event) -> bool {
+        move |event| match event {
+            Event::Table { name: changed } => changed == name,
+            Event::Lost => true,
+            _ => false,
         }
     }
 

@@ -1,8 +1,10 @@
 //! Keeps journal, OVS and kernel in step: removes what no attachment owns, plugs again what OVS has lost.
 //!
-//! observe → plan → apply, at the start, whenever the database comes back, and every half minute. Operations that are
-//! under way hold their attachment's lock: their parts are left alone until the next round. [`plan`] is pure.
+//! observe → plan → apply, at the start, whenever the database comes back, when the link of an attachment goes away without a
+//! DEL, and every half minute. Operations that are under way hold their attachment's lock: their parts are left alone until the
+//! next round. [`plan`] is pure.
 
+mod gone;
 pub(crate) mod plan;
 
 #[cfg(test)]
@@ -14,17 +16,19 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::info;
 
+use self::gone::Gone;
 use self::plan::{Action, Observed, plan};
 use crate::error::Error;
 use crate::node::{Node, UNDO};
 use crate::plumb::{host_links, unplumb};
-use crate::rounds::Pace;
+use crate::rounds::{Pace, Why};
 
 /// Runs until the pace says stop. `recovered` becomes true with the first round that left nothing undone.
 pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pace: Pace) {
     pace.wake_on(node.vswitch.client().status());
     // The first contents come with a change, not with a change of status.
     let mut filled = node.vswitch.changed();
+    let gone = Gone::follow(&mut pace);
     loop {
         let started = tokio::time::Instant::now();
         let problems = round(&node).await;
@@ -35,17 +39,21 @@ pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pac
         if problems.is_empty() {
             recovered.send_replace(true);
         }
-        let next = async {
-            if *recovered.borrow() {
-                return pace.next().await;
+        loop {
+            let next = async {
+                if *recovered.borrow() {
+                    return pace.next().await;
+                }
+                tokio::select! {
+                    next = pace.next() => next,
+                    _ = filled.changed() => Some(Why::Event),
+                }
+            };
+            match next.await {
+                None => return,
+                Some(Why::Kernel) if !gone.left_something(&node) => {}
+                Some(_) => break,
             }
-            tokio::select! {
-                next = pace.next() => next,
-                _ = filled.changed() => Some(crate::rounds::Why::Event),
-            }
-        };
-        if next.await.is_none() {
-            return;
         }
     }
 }

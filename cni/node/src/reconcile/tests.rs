@@ -26,6 +26,7 @@ fn record(container: u8, iface: u8, ordinal: u64) -> Record {
         port: PortRecord {
             iface_id: format!("p{iface}"),
             mac: String::new(),
+            ips: Vec::new(),
         },
         ordinal,
     }

@@ -2,8 +2,9 @@
 //!
 //! A process of the node that connects to such a VIP is redirected in the host's own stack by table `outboard-vip`; all other VIPs
 //! go through `ob0` to OVN. Which VIPs is [`service`]'s answer, the rules are [`ruleset`]'s. Only Load_Balancers of the join
-//! switch count: those are the default VPC's. Established UDP flows keep an endpoint that went away until conntrack forgets them.
+//! switch count: those are the default VPC's. UDP flows to an endpoint that went away are forgotten ([`flows`]).
 
+mod flows;
 mod ruleset;
 mod service;
 
@@ -11,7 +12,7 @@ mod service;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -19,10 +20,12 @@ use ovsdb::{Client, MonitorSpec, Replica, Uuid};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::service::{LoadBalancer, Service};
+use self::flows::Flows;
+use self::service::{LoadBalancer, Protocol, Service};
 use crate::chassis::{rows, trouble};
 use crate::gateway::nft::Table;
 use crate::gateway::node_port::NodePort;
+use crate::netlink::Events;
 use crate::rounds::{Pace, Why};
 
 /// Name of the nftables table (family inet).
@@ -60,12 +63,19 @@ pub(crate) async fn run(
     pace.wake_on(remote.changed());
     pace.wake_on(southbound.status());
     pace.wake_on(port.clone());
-    let mut table = Table::new(TABLE);
+    pace.wake_on_kernel(Events::tables(), Table::concerns(TABLE));
+    let mut vips = Vips::new();
     loop {
         let started = Instant::now();
         let known = port.borrow().clone();
         let problems = match (known, trouble(&southbound, &remote)) {
-            (Some(port), None) => converge(&mut table, &port, &remote).await,
+            (Some(port), None) => match converge(&mut vips, &port, &remote).await {
+                Ok(forgotten) => {
+                    pace.forgot_flows(forgotten);
+                    Vec::new()
+                }
+                Err(sentence) => vec![sentence],
+            },
             // The rules in place outlive the database and a restart.
             (_, Some(trouble)) => vec![format!(
                 "services with endpoints on nodes are not followed: the southbound database cannot be read ({trouble})"
@@ -78,29 +88,72 @@ pub(crate) async fn run(
         match pace.next().await {
             None => return,
             Some(Why::Event) => tokio::time::sleep(SETTLE).await,
-            Some(Why::Timer) => table.verify().await,
+            Some(Why::Kernel | Why::Timer) => vips.table.verify().await,
         }
     }
 }
 
-async fn converge(table: &mut Table, port: &NodePort, remote: &Replica) -> Vec<String> {
-    let services = match services(port, remote) {
-        Ok(services) => services,
-        Err(sentence) => return vec![sentence],
-    };
-    let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
-    match table
-        .converge(&ruleset::ruleset(&services, &addresses))
-        .await
-    {
-        Ok(_) => Vec::new(),
-        Err(error) => vec![error.to_string()],
+/// What this node serves itself, as it is in the kernel.
+struct Vips {
+    table: Table,
+    flows: Flows,
+}
+
+impl Vips {
+    fn new() -> Self {
+        Self {
+            table: Table::new(TABLE),
+            flows: Flows::default(),
+        }
+    }
+
+    /// Makes the kernel serve `services` to a node whose ob0 has `addresses`; the number of UDP flows that were forgotten.
+    ///
+    /// Flows come last: a packet in between starts its flow by the new rules.
+    async fn serve(
+        &mut self,
+        services: &Served,
+        addresses: &[IpAddr],
+    ) -> Result<usize, crate::gateway::nft::Error> {
+        let body = ruleset::ruleset(&services.here, addresses);
+        self.table.converge(&body).await?;
+        Ok(self.flows.follow(&services.here, &services.elsewhere).await)
     }
 }
 
-fn services(port: &NodePort, remote: &Replica) -> Result<Vec<Service>, String> {
+/// The service addresses, by who serves them.
+struct Served {
+    /// This node.
+    here: Vec<Service>,
+    /// OVN: the UDP ones.
+    elsewhere: BTreeSet<SocketAddr>,
+}
+
+impl Served {
+    fn new<'a>(
+        balancers: impl Iterator<Item = LoadBalancer<'a>> + Clone,
+        inside: &[IpNet],
+    ) -> Self {
+        let here = service::served(balancers.clone(), inside);
+        let mut elsewhere = service::addresses(balancers, Protocol::Udp);
+        for service in here.iter().filter(|one| one.protocol == Protocol::Udp) {
+            elsewhere.remove(&service.vip);
+        }
+        Self { here, elsewhere }
+    }
+}
+
+async fn converge(vips: &mut Vips, port: &NodePort, remote: &Replica) -> Result<usize, String> {
+    let services = services(port, remote)?;
+    let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
+    vips.serve(&services, &addresses)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+fn services(port: &NodePort, remote: &Replica) -> Result<Served, String> {
     let Some(join) = port.datapath else {
-        return Ok(Vec::new());
+        return Ok(Served::new(std::iter::empty(), &[]));
     };
     let groups: HashSet<Uuid> = rows::<Group>(remote)?
         .into_iter()
@@ -128,5 +181,5 @@ fn services(port: &NodePort, remote: &Replica) -> Result<Vec<Service>, String> {
         vips: &row.vips,
         options: &row.options,
     });
-    Ok(service::served(balancers, &inside))
+    Ok(Served::new(balancers, &inside))
 }

@@ -68,6 +68,17 @@ pub(crate) fn served<'a>(
     services
 }
 
+/// All service addresses of a protocol among `balancers`.
+pub(crate) fn addresses<'a>(
+    balancers: impl Iterator<Item = LoadBalancer<'a>>,
+    protocol: Protocol,
+) -> BTreeSet<SocketAddr> {
+    balancers
+        .filter(|row| Protocol::parse(row.protocol) == Some(protocol))
+        .flat_map(|row| row.vips.keys().filter_map(|vip| vip.parse().ok()))
+        .collect()
+}
+
 fn of_row(row: LoadBalancer<'_>, inside: &[IpNet]) -> Vec<Service> {
     let Some(protocol) = Protocol::parse(row.protocol) else {
         return Vec::new();

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -14,72 +15,42 @@ somebody,somebody,3,developers
 ";
 
 pub(crate) struct ApiServer {
+    port: u16,
+    process: Child,
+    /// Ends after the server does.
+    store: Arc<Store>,
+}
+
+/// An etcd, and what all servers in front of it share.
+struct Store {
     dir: TempDir,
     bin: PathBuf,
-    port: u16,
-    /// The server, then its etcd: the order in which they end.
-    children: Vec<Child>,
+    clients: u16,
+    process: Child,
 }
 
 impl ApiServer {
     pub(crate) fn start() -> Self {
-        let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .ancestors()
-            .nth(2)
-            .unwrap();
-        let setup = checkout.join("e2e/tools/setup.sh");
-        let printed = Command::new(setup).arg("--print-bin").output().unwrap();
-        let bin = PathBuf::from(String::from_utf8(printed.stdout).unwrap().trim());
-        assert!(
-            bin.join("kube-apiserver").exists(),
-            "no kube-apiserver in {}: run `make setup`",
-            bin.display()
-        );
-        let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str| dir.path().join(name).display().to_string();
-        std::fs::write(dir.path().join("tokens.csv"), TOKENS).unwrap();
-        let key = Command::new("openssl")
-            .args(["genrsa", "-out", &file("sa.key"), "2048"])
-            .output();
-        assert!(
-            key.is_ok_and(|made| made.status.success()),
-            "no openssl: run `make setup`"
-        );
-        // All three are held until all three are known: no two are the same.
-        let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [clients, peers, port] = free.map(|listener| listener.local_addr().unwrap().port());
+        Self::before(Arc::new(Store::start()))
+    }
 
-        let spawn = |program: &Path, log: &str, arguments: &[String]| {
-            let log = std::fs::File::create(dir.path().join(log)).unwrap();
-            let mut command = Command::new(program);
-            command
-                .args(arguments)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log);
-            command
-                .spawn()
-                .unwrap_or_else(|e| panic!("{}: {e}; run `make setup`", program.display()))
-        };
-        let etcd = spawn(
-            Path::new("etcd"),
-            "etcd.log",
+    /// Another server in front of the same etcd, with a watch cache that begins now.
+    #[allow(dead_code, reason = "not every test that has this file needs it")]
+    pub(crate) fn beside(&self) -> Self {
+        Self::before(self.store.clone())
+    }
+
+    fn before(store: Arc<Store>) -> Self {
+        let port = free_ports::<1>()[0];
+        let file = |name: &str| store.file(name);
+        let process = store.spawn(
+            &store.bin.join("kube-apiserver"),
+            &format!("apiserver-{port}.log"),
             &[
-                format!("--data-dir={}", file("etcd")),
-                format!("--listen-client-urls=http://127.0.0.1:{clients}"),
-                format!("--advertise-client-urls=http://127.0.0.1:{clients}"),
-                format!("--listen-peer-urls=http://127.0.0.1:{peers}"),
-                "--unsafe-no-fsync".to_owned(),
-            ],
-        );
-        let server = spawn(
-            &bin.join("kube-apiserver"),
-            "apiserver.log",
-            &[
-                format!("--etcd-servers=http://127.0.0.1:{clients}"),
+                format!("--etcd-servers={}", store.url()),
                 format!("--secure-port={port}"),
                 "--bind-address=127.0.0.1".to_owned(),
-                format!("--cert-dir={}", file("certificates")),
+                format!("--cert-dir={}", file(&format!("certificates-{port}"))),
                 format!("--service-account-key-file={}", file("sa.key")),
                 format!("--service-account-signing-key-file={}", file("sa.key")),
                 "--service-account-issuer=https://test.invalid".to_owned(),
@@ -91,10 +62,9 @@ impl ApiServer {
             ],
         );
         let server = Self {
-            dir,
-            bin,
             port,
-            children: vec![server, etcd],
+            process,
+            store,
         };
         server.eventually("the API server to be ready", |s| {
             s.kubectl("admin", &["get", "--raw=/readyz"], "").is_ok()
@@ -106,11 +76,11 @@ impl ApiServer {
     pub(crate) fn eventually(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !done(self) {
-            let log = std::fs::read_to_string(self.dir.path().join("apiserver.log"));
+            let log = self.store.file(&format!("apiserver-{}.log", self.port));
             assert!(
                 Instant::now() < deadline,
                 "waited in vain for {what}; {}",
-                log.unwrap_or_default()
+                std::fs::read_to_string(log).unwrap_or_default()
             );
         }
     }
@@ -122,12 +92,12 @@ impl ApiServer {
         arguments: &[&str],
         input: &str,
     ) -> Result<String, String> {
-        let mut child = Command::new(self.bin.join("kubectl"))
+        let mut child = Command::new(self.store.bin.join("kubectl"))
             .arg(format!("--server={}", self.url()))
             .args(["--insecure-skip-tls-verify", &format!("--token={token}")])
             .args(arguments)
             .env_remove("KUBECONFIG")
-            .env("HOME", self.dir.path())
+            .env("HOME", self.store.dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -151,13 +121,100 @@ impl ApiServer {
     pub(crate) fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
+
+    /// Where etcd serves, without TLS.
+    #[allow(dead_code, reason = "not every test that has this file needs it")]
+    pub(crate) fn etcd_url(&self) -> String {
+        self.store.url()
+    }
+}
+
+impl Store {
+    fn start() -> Self {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .unwrap();
+        let setup = checkout.join("e2e/tools/setup.sh");
+        let printed = Command::new(setup).arg("--print-bin").output().unwrap();
+        let bin = PathBuf::from(String::from_utf8(printed.stdout).unwrap().trim());
+        assert!(
+            bin.join("kube-apiserver").exists(),
+            "no kube-apiserver in {}: run `make setup`",
+            bin.display()
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(dir.path().join("tokens.csv"), TOKENS).unwrap();
+        let key = Command::new("openssl")
+            .args(["genrsa", "-out", &file("sa.key"), "2048"])
+            .output();
+        assert!(
+            key.is_ok_and(|made| made.status.success()),
+            "no openssl: run `make setup`"
+        );
+        let [clients, peers] = free_ports();
+        let process = spawn(
+            Path::new("etcd"),
+            &dir.path().join("etcd.log"),
+            &[
+                format!("--data-dir={}", file("etcd")),
+                format!("--listen-client-urls=http://127.0.0.1:{clients}"),
+                format!("--advertise-client-urls=http://127.0.0.1:{clients}"),
+                format!("--listen-peer-urls=http://127.0.0.1:{peers}"),
+                "--unsafe-no-fsync".to_owned(),
+            ],
+        );
+        Self {
+            dir,
+            bin,
+            clients,
+            process,
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.clients)
+    }
+
+    fn spawn(&self, program: &Path, log: &str, arguments: &[String]) -> Child {
+        spawn(program, &self.dir.path().join(log), arguments)
+    }
+}
+
+/// All are held until all are known: no two are the same.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn spawn(program: &Path, log: &Path, arguments: &[String]) -> Child {
+    let log = std::fs::File::create(log).unwrap();
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    command
+        .spawn()
+        .unwrap_or_else(|e| panic!("{}: {e}; run `make setup`", program.display()))
 }
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }

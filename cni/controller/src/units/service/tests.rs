@@ -66,7 +66,6 @@ fn map(row: &DesiredRow, column: &str) -> Vec<(String, String)> {
     let text = |atom: &ovsdb::Atom| atom.as_str().unwrap().to_owned();
     datum
         .pairs()
-        .iter()
         .map(|(key, value)| (text(key), text(value)))
         .collect()
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::ovn::{NODE, Ovn};
-use self::sandbox::{ask, eventually, sandboxed, serve, sh, uplink};
+use self::sandbox::{ask, eventually, sandboxed, serve, sh, soon, uplink};
 use super::node_port::NodePort;
 use super::{Links, kernel};
 use crate::chassis::{self, Databases, Place};
@@ -131,6 +131,7 @@ fn a_node_reaches_pods_and_services_and_pods_reach_the_outside() {
 /// Chassis, gateway and VIPs as the daemon runs them.
 pub(crate) struct Running {
     pub(crate) readiness: Readiness,
+    rounds: Rounds,
     stop: CancellationToken,
 }
 
@@ -165,7 +166,11 @@ pub(crate) fn run_node_half(ovn: &Ovn, place: Place, databases: Databases) -> Ru
         pace("gateway"),
     ));
     tokio::spawn(chassis::run(place, args, databases, mtu, pace("chassis")));
-    Running { readiness, stop }
+    Running {
+        readiness,
+        rounds,
+        stop,
+    }
 }
 
 async fn whole_node() {
@@ -271,6 +276,10 @@ async fn whole_node() {
     .await;
     assert_eq!(ask("", "10.244.0.5:8080").await, pod("100.64.0.2"));
 
+    repaired_at_once(&node.rounds).await;
+    assert_eq!(ask("", "10.244.0.5:8080").await, pod("100.64.0.2"));
+    assert_eq!(ask("", "10.96.0.3:80").await, outside("198.18.0.1"));
+
     // A service that gets a pod behind it becomes OVN's again.
     ovn.nbctl(
         "lb-del mixed -- lb-add mixed 10.96.0.3:80 10.244.0.5:8080 tcp -- ls-lb-add join mixed",
@@ -280,6 +289,64 @@ async fn whole_node() {
     })
     .await;
     node.stop.cancel();
+}
+
+/// What others do to the kernel's state is undone by its own events: one after the other, each within a fraction of the timer's
+/// period, so that the timer could have caught one of them at most. Each comes when the loops are at rest after the last repair:
+/// they come to rest, and it is not found by the way.
+async fn repaired_at_once(rounds: &Rounds) {
+    let holds = || {
+        let routes = sh("ip route show dev ob0; ip -6 route show dev ob0");
+        let link = sh("ip -o link show ob0; ip addr show dev ob0");
+        let rules = sh("nft list ruleset");
+        let settings = sh("sysctl -n net.ipv4.ip_forward net.ipv4.conf.ob0.rp_filter");
+        ["10.244.0.0/16 via 100.64.0.1", "fd01::/112 via fd98::1"]
+            .iter()
+            .all(|route| routes.contains(route))
+            && ["UP", "100.64.0.2/16", "fd98::2/64"]
+                .iter()
+                .all(|word| link.contains(word))
+            // Its end is an event, too.
+            && !link.contains("tentative")
+            && ["@nat4", "10.96.0.3"]
+                .iter()
+                .all(|word| rules.contains(word))
+            && settings == "1\n2\n"
+    };
+    for harm in [
+        "ip route del 10.244.0.0/16",
+        "ip -6 route del fd01::/112",
+        "ip route replace 10.244.0.0/16 via 198.18.0.2",
+        "ip link set ob0 down",
+        "ip addr del 100.64.0.2/16 dev ob0",
+        "nft flush ruleset",
+        "nft flush chain inet outboard postrouting",
+        "sysctl -q net.ipv4.ip_forward=0",
+        "sysctl -q net.ipv4.conf.ob0.rp_filter=0",
+    ] {
+        at_rest(rounds).await;
+        eventually("what the last harm was done to", holds).await;
+        at_rest(rounds).await;
+        sh(harm);
+        soon(harm, holds).await;
+    }
+}
+
+/// Waits until there has been no round for longer than the pause before one.
+async fn at_rest(rounds: &Rounds) {
+    let rest = async {
+        let mut before = None;
+        loop {
+            let now = Some(rounds.made(&["gateway", "vip"]));
+            if std::mem::replace(&mut before, now) == now {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), rest)
+        .await
+        .expect("the loops come to rest");
 }
 
 /// What cni-controller writes for one node and one pod.

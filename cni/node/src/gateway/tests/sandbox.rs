@@ -66,12 +66,22 @@ pub(crate) fn sh(script: &str) -> String {
 }
 
 /// Waits until `holds`, at most 60 s.
-pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+pub(crate) async fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    within(Duration::from_secs(60), what, holds).await;
+}
+
+/// Waits until `holds`, at most 8 s: less than a third of the period at which the loops look by themselves.
+pub(crate) async fn soon(what: &str, holds: impl FnMut() -> bool) {
+    within(Duration::from_secs(8), what, holds).await;
+}
+
+async fn within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !holds() {
         assert!(
             Instant::now() < deadline,
-            "{what} did not come true within 60 s"
+            "{what} did not come true within {} s",
+            patience.as_secs()
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,0 +1,73 @@
+//! Links of attachments that are no longer on the host.
+//!
+//! A pod's namespace that ends takes its end of the pair along, and the kernel the host's: the end of the link is the end of the
+//! sandbox. (Its path in /run/netns is not watched: a namespace whose path is gone lives on while a process is in it.) A DEL makes
+//! the same event; it has removed port and record by the time anybody looks, and that look costs no system call.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::info;
+
+use crate::attachment::is_host_link;
+use crate::netlink::{Event, Events};
+use crate::node::Node;
+use crate::rounds::Pace;
+
+#[derive(Debug, Default)]
+struct Links {
+    names: BTreeSet<String>,
+    /// Events were lost: there may be others.
+    more: bool,
+}
+
+/// What went since the last look. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gone(Arc<Mutex<Links>>);
+
+impl Gone {
+    /// Follows the links of this node and wakes the loop.
+    pub(super) fn follow(pace: &mut Pace) -> Self {
+        let gone = Self::default();
+        let heard = gone.clone();
+        pace.wake_on_kernel(Events::links(), move |event| heard.note(event));
+        gone
+    }
+
+    fn note(&self, event: &Event) -> bool {
+        // Nothing that holds the lock can panic halfway.
+        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Link {
+                name, gone: true, ..
+            } if is_host_link(name) => {
+                links.names.insert(name.clone());
+                true
+            }
+            Event::Lost => {
+                links.more = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a link that went has left a record or a port.
+    pub(super) fn left_something(&self, node: &Node) -> bool {
+        let Links { names, more } =
+            std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if more {
+            return true;
+        }
+        let records = node.store.all().into_iter().map(|one| one.id.host_link());
+        let ports = node.vswitch.ports().into_iter().map(|port| port.name);
+        let left: BTreeSet<String> = records
+            .chain(ports)
+            .filter(|name| names.contains(name))
+            .collect();
+        if !left.is_empty() {
+            info!(links = ?left, "links of attachments are gone without a DEL");
+        }
+        !left.is_empty()
+    }
+}
