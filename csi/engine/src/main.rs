@@ -1,0 +1,5 @@
+//! `outboard-engine`.
+
+fn main() -> std::process::ExitCode {
+    engine::main()
+}
