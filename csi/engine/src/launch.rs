@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -58,6 +58,9 @@ fn launch(args: &Launch) -> Result<std::convert::Infallible, String> {
             .arg(format!("chardev={id}"));
         listeners.push(listener);
     }
+    // The engine's pipe; this descriptor of it is closed by the exec itself, not before.
+    let said = io::stdout().as_fd().try_clone_to_owned();
+    let _said = said.map_err(io("keep standard output"))?;
     let log = open_log(&place).map_err(io("open the daemon's log"))?;
     let errors = log.try_clone().map_err(io("open the daemon's log"))?;
     let path = std::env::var_os("PATH");
@@ -86,6 +89,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
+    // While its monitor moves to a thread of its own QEMU can accept twice for one client: the second must not wait.
+    listener.set_nonblocking(true)?;
     fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(listener)
 }

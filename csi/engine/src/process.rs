@@ -48,6 +48,7 @@ impl Process {
             lock: path.clone(),
             source,
         };
+        let mut doubted = None;
         for _ in 0..ATTEMPTS {
             let Some(number) = lock::holder(place).map_err(failed)? else {
                 return Ok(None);
@@ -74,9 +75,14 @@ impl Process {
             if lock::holder(place).map_err(failed)? != Some(number) {
                 continue;
             }
-            // In the midst of its exec it has no command line: only a launcher of ours does that under this lock.
+            // In the midst of its exec it has no command line: only a launcher of ours does that under this lock. Or half of
+            // one: what is seen twice is whole.
             if !command.is_empty() && !command.contains(&*place.dir().to_string_lossy()) {
-                return Err(foreign(command));
+                if doubted.as_ref() == Some(&command) {
+                    return Err(foreign(command));
+                }
+                doubted = Some(command);
+                continue;
             }
             #[expect(
                 deprecated,
