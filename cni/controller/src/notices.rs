@@ -1,8 +1,9 @@
 //! Events on the objects that cannot have what they ask for.
 //!
-//! One Event per object, reason and sentence, named after them: whoever says the same again, another
-//! process too, adds to its count, and at most once a minute. (kube's own recorder knows no
-//! sentence: a second problem of the same kind would be counted under the first one's.)
+//! One Event per object, reason and sentence, named after them: whoever says the same again only
+//! counts there, and at most once a minute. Another process, which may not read Events, counts from
+//! two. (kube's own recorder knows no sentence: a second problem of the same kind would be counted
+//! under the first one's.)
 
 use crate::report::Notice;
 use crate::rows::{Problem, Unit};

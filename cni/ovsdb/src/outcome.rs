@@ -174,7 +174,8 @@ pub(crate) fn read(answer: &str, ops: &[Op], schema: &Schema) -> Result<Outcome,
         results: Vec::with_capacity(ops.len()),
         names: BTreeMap::new(),
     };
-    let mut strings = Strings::new();
+    // It has room for thousands, and most transactions select nothing.
+    let mut strings = None;
     for (op, result) in ops.iter().zip(raw) {
         let result = result.ok_or_else(|| garbled(&"a result is missing"))?;
         let result = match op {
@@ -193,9 +194,8 @@ pub(crate) fn read(answer: &str, ops: &[Op], schema: &Schema) -> Result<Outcome,
                 let rows = result
                     .rows
                     .ok_or_else(|| garbled(&"a select without rows"))?;
-                let rows = rows
-                    .iter()
-                    .map(|row| record(row, table, schema, &mut strings));
+                let strings = strings.get_or_insert_with(Strings::new);
+                let rows = rows.iter().map(|row| record(row, table, schema, strings));
                 OpResult::Rows(rows.collect::<Result<_, _>>().map_err(|e| garbled(&e))?)
             }
             Op::Wait(_) | Op::Commit | Op::Comment(_) => OpResult::Done,

@@ -166,16 +166,14 @@ impl Engine {
         self.queue.push(unit);
     }
 
-    /// At the beginning of a term every object that was listed is dirty. Those that have no rows
-    /// yet come first; whether all is well with the others is looked at after that.
+    /// Plans what should have rows and has none yet. At the beginning of a term, in which whether
+    /// all is well with the others is looked at after that.
     pub(super) fn push_waiting(&mut self) {
-        let dirty = self.shared.take_dirty();
         let now = Instant::now();
         let Self {
             shared,
             observed,
             ports,
-            queue,
             ..
         } = self;
         let waits = |index: &Index, unit: &Unit| match unit {
@@ -186,16 +184,8 @@ impl Engine {
             }
             _ => observed.rows_of(unit).next().is_none(),
         };
-        let mut waiting = Vec::new();
-        shared.read(|index| {
-            for unit in dirty.units {
-                if waits(index, &unit) {
-                    waiting.push(unit);
-                } else {
-                    queue.push_cold([unit]);
-                }
-            }
-        });
+        let waiting: Vec<Unit> =
+            shared.read(|index| index.units().filter(|unit| waits(index, unit)).collect());
         for unit in waiting {
             self.push_dirty(unit, now);
         }

@@ -18,6 +18,8 @@ impl Engine {
     pub(super) async fn begin(&mut self, known: bool) {
         let mut problems = Vec::new();
         let shared = self.shared.clone();
+        // All of the index is looked at below; what changes from here on is looked at after that.
+        shared.take_dirty();
         if known {
             shared.read(|index| self.ports.sync(index));
         } else {

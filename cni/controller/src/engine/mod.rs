@@ -242,10 +242,16 @@ impl Engine {
         self.checks
             .fence
             .not_ready("taking the northbound database");
-        self.claim().await;
+        let fence = self.claim().await;
         self.checks.fence.ready();
         self.observed.drain(&self.replica, &mut self.changes);
+        if !known {
+            // A term that ends before it has begun, as one may that waits for nodes, leaves nothing
+            // that the next one could start from.
+            self.fence = None;
+        }
         self.begin(known).await;
+        self.fence = Some(fence);
         loop {
             self.gather().await;
             if let Err(end) = self.work().await {
@@ -254,13 +260,10 @@ impl Engine {
         }
     }
 
-    async fn claim(&mut self) {
+    async fn claim(&mut self) -> Fence {
         loop {
             match Fence::claim(&self.nb, &self.observed, &self.identity).await {
-                Ok(fence) => {
-                    self.fence = Some(fence);
-                    return;
-                }
+                Ok(fence) => return fence,
                 Err(ClaimError::Raced) => {
                     let mut changed = self.replica.changed();
                     let pause = tokio::time::timeout(CLAIM_PAUSE, changed.changed());

@@ -33,7 +33,11 @@ impl Engine {
             published,
             ..
         } = self;
-        problems.extend(shared.read(|index| take(index, ports, observed, published)));
+        problems.extend(shared.read(|index| {
+            // Subnets that came while nodes were waited for.
+            ports.sync(index);
+            take(index, ports, observed, published)
+        }));
         problems
     }
 }

@@ -9,6 +9,7 @@
 mod authority;
 mod verdict;
 
+use crate::watch;
 use api::names;
 use authority::Authority;
 use futures::StreamExt as _;
@@ -68,7 +69,10 @@ struct Context {
 /// Serves requests until it is dropped.
 pub async fn run(client: Client, config: SignerConfig) {
     let api: Api<CertificateSigningRequest> = Api::all(client);
-    let ours = watcher::Config::default().fields(&format!("spec.signerName={}", names::SIGNER));
+    // No longer than the other watches: the connection counts as dead when it is silent for longer.
+    let ours = watcher::Config::default()
+        .timeout(watch::PERIOD)
+        .fields(&format!("spec.signerName={}", names::SIGNER));
     let context = Arc::new(Context {
         api: api.clone(),
         config,

@@ -5,6 +5,7 @@ use crate::world::{Controller, View, settings};
 use api::{NetworkAttachmentDefinition, PLUGGED_FORMAT, PLUGGED_KEY, plugged_key};
 use cni_controller::Chassis;
 use cni_controller::index::Settings;
+use cni_controller::report::SubnetState;
 use k8s_openapi::api::core::v1::Pod;
 use ovsdb::{Transaction, Values};
 use serde_json::{Value, json};
@@ -173,6 +174,19 @@ fn rebuilding() -> Settings {
     }
 }
 
+/// Until it waits for the southbound database, or no longer does.
+async fn until_it_waits(controller: &Controller, waits: bool) {
+    let changed = async {
+        let says = |(_, why): &(_, String)| why.contains("--rebuild waits for the southbound");
+        while controller.readiness.complaints().iter().any(says) != waits {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), changed)
+        .await
+        .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_api_server_does_not_know_the_pods_nodes_do() {
     let (nb, mut sb) = (Server::northbound(), Server::southbound());
@@ -226,21 +240,7 @@ async fn what_the_api_server_does_not_know_the_pods_nodes_do() {
     let mut controller = Controller::standby(client, chassis, "b", rebuilding());
     second_interfaces(&controller, &pods);
     controller.lead();
-    let waits = async {
-        loop {
-            let complaints = controller.readiness.complaints();
-            if complaints
-                .iter()
-                .any(|(_, why)| why.contains("--rebuild waits for the southbound"))
-            {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waits)
-        .await
-        .unwrap();
+    until_it_waits(&controller, true).await;
     assert!(view.ports().is_empty());
     sb.restart();
     let ports = view
@@ -298,5 +298,37 @@ async fn a_node_that_has_published_nothing_is_waited_for_a_while_and_then_said()
         .await;
     assert!(ports["plain"].ends_with("10.200.0.2"), "{ports:?}");
     controller.readiness.ready().await;
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_while_the_nodes_are_waited_for_is_not_lost() {
+    let (nb, mut sb) = (Server::northbound(), Server::southbound());
+    let view = View::of(&nb).await;
+    let published = "02:00:00:00:00:01 10.200.0.9";
+    let entry = format!("ns/plain/storage/net1 {published}");
+    publish(&sb, "n1", &[("uid-plain", &entry)]).await;
+    let chassis = Some(Chassis::new(sb.client("OVN_Southbound")));
+    sb.kill();
+    let client = nb.client("OVN_Northbound");
+    let controller = Controller::standby(client, chassis, "a", rebuilding());
+    second_interfaces(&controller, &[("plain", "10.244.0.5", "")]);
+    controller.lead();
+    until_it_waits(&controller, true).await;
+    // The Lease is lost, and nobody else takes it.
+    controller.turn.send_replace(None);
+    until_it_waits(&controller, false).await;
+    controller.lead();
+    until_it_waits(&controller, true).await;
+    controller.subnet("late", &json!({"cidrs": ["10.201.0.0/24"]}));
+    sb.restart();
+    let ports = view
+        .until("the interface has a port", |view| {
+            Some(of_net1(view)).filter(|ports| !ports.is_empty())
+        })
+        .await;
+    assert_eq!(ports["plain"], published);
+    let late = |state: &SubnetState| state.ready.is_ok() && state.v4.is_some();
+    controller.subnet_state("late", late).await;
     controller.stop().await;
 }

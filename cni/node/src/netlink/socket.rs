@@ -166,7 +166,8 @@ pub(super) fn to_kernel(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
 pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-        let message = bytes.get(..length.max(16))?;
+        let length = length.max(16);
+        let message = bytes.get(..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
     })

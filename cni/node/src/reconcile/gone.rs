@@ -66,7 +66,7 @@ impl Gone {
             .filter(|name| names.contains(name))
             .collect();
         if !left.is_empty() {
-            info!(links = ?left, "links of attachments are gone without a DEL");
+            info!(links = ?left, "links of attachments are gone before their ports or records");
         }
         !left.is_empty()
     }
