@@ -1,6 +1,7 @@
 # The verbs of this project. `make help` lists them.
 SHELL := /bin/bash
-export PATH := $(PATH):/usr/local/go/bin:$(HOME)/.cargo/bin
+# What set-up brings goes before the machine's own: its qemu-storage-daemon is newer.
+export PATH := $(shell e2e/tools/setup.sh --print-bin):$(PATH):/usr/local/go/bin:$(HOME)/.cargo/bin
 BIN := target/x86_64-unknown-linux-gnu/debug
 LAB := $(BIN)/outboard-lab
 RELEASE := target/x86_64-unknown-linux-gnu/release
@@ -9,8 +10,9 @@ VERSION := v$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 # Tests that bring up a Kubernetes cluster: after all others, so that a broken unit is known in minutes.
 E2E_TESTS := $(notdir $(basename $(wildcard e2e/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs)))
-OVN_TESTS := ovn_lab cni_matrix node_faults
-CLUSTER_TESTS := $(filter-out tidy $(OVN_TESTS),$(sort $(E2E_TESTS)))
+# Tests that need the machine but no cluster: OVN and OVS, a container runtime, a QEMU machine.
+LAB_TESTS := ovn_lab cni_matrix node_faults host_vm
+CLUSTER_TESTS := $(filter-out tidy $(LAB_TESTS),$(sort $(E2E_TESTS)))
 
 # Without failpoints: no feature is named.
 define release
@@ -33,7 +35,7 @@ demo: setup build ## bring up a lab, show pods, Services, DNS and IPv6 on it, ta
 
 test: setup build ## every test: units first, then the ones that need a cluster
 	cargo test $(CARGO_FLAGS) --exclude e2e
-	cargo test -p e2e --all-features --lib --bins --test tidy $(addprefix --test ,$(OVN_TESTS))
+	cargo test -p e2e --all-features --lib --bins --test tidy $(addprefix --test ,$(LAB_TESTS))
 	$(if $(CLUSTER_TESTS),cargo test -p e2e --all-features $(addprefix --test ,$(CLUSTER_TESTS)))
 
 bench: setup ## measure release builds, print tables; JSON in target/bench/ (ONLY=add,burst: some sections)

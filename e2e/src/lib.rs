@@ -24,6 +24,7 @@ mod demo;
 mod env_file;
 mod evidence;
 mod fabric;
+pub mod host_vm;
 mod images;
 mod install;
 mod kubelet;

@@ -6,14 +6,14 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${OUTBOARD_CACHE:-${HOME:-/root}/.cache/outboard}
-modules=(cni coredns kubernetes)
+modules=(cni coredns csi-sanity kubernetes)
 
 packages=(
     openvswitch-switch openvswitch-common ovn-central ovn-host ovn-common
     etcd-server etcd-client containerd runc
     nftables iproute2 iputils-ping ethtool conntrack curl openssl procps util-linux
     busybox-static buildah gcc libc6-dev make ca-certificates
-    fio fuse3 xfsprogs e2fsprogs nbd-client
+    fio fuse3 xfsprogs e2fsprogs nbd-client kmod patchelf
 )
 
 # QEMU 10 from bookworm-backports (qemu-img, qemu-storage-daemon, a machine): bookworm's 7.2 crashes under vhost-user.
@@ -51,16 +51,25 @@ missing_backports() {
     done
 }
 
+debian_mirror() {
+    local mirror
+    mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^bookworm //p' | head -n 1)
+    echo "${mirror:?no source of Debian 12 (bookworm) in the sources of apt: add one}"
+}
+
+debian_source() { # mirror suite
+    printf '%s\n' 'Types: deb' "URIs: $1" "Suites: $2" 'Components: main' \
+        'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg'
+}
+
 # A source file of its own if no source has QEMU 10: from the mirror that bookworm itself comes from. Backports packages are
 # taken only where they are asked for.
 add_backports() {
     [[ $(apt-cache policy qemu-utils) == *bookworm-backports* ]] && return
     local mirror
-    mirror=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^bookworm //p' | head -n 1)
-    [[ -n $mirror ]] || die "no source of Debian 12 (bookworm) in apt's sources: add one, and bookworm-backports"
+    mirror=$(debian_mirror)
     say "packages: adding bookworm-backports to apt's sources"
-    printf '%s\n' 'Types: deb' "URIs: $mirror" 'Suites: bookworm-backports' 'Components: main' \
-        'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' >/etc/apt/sources.list.d/outboard-backports.sources
+    debian_source "$mirror" bookworm-backports >/etc/apt/sources.list.d/outboard-backports.sources
     apt-get update -qq >"$cache/apt.log" 2>&1 ||
         { tail -n 20 "$cache/apt.log" >&2; die "apt-get update failed: see $cache/apt.log"; }
 }
@@ -101,6 +110,63 @@ install_packages() {
     trap - EXIT
 }
 
+# qemu-storage-daemon and qemu-img of Debian 13, with libraries of their own, unpacked into the cache and never installed:
+# two writes at once through a FUSE export of 10.0.2 corrupt data ("fuse: Copy write buffer content before polling", 10.0.3).
+fetch_storage_daemon() {
+    local dir=$cache/storage-daemon mirror work libraries program
+    if [[ ! -e $dir/usr/bin/qemu-storage-daemon ]]; then
+        mirror=$(debian_mirror)
+        say "storage daemon: fetching Debian 13's qemu-utils"
+        rm -rf "${dir:?}" "$dir".new.*
+        work=$(mktemp -d "$dir.new.XXXXXX")
+        mkdir -p "$work"/apt/{state/lists/partial,cache/archives/partial,sources} "$work/root"
+        : >"$work/apt/state/status"
+        debian_source "$mirror" trixie >"$work/apt/sources/trixie.sources"
+        local apt=(apt-get -qq -o "Dir::State=$work/apt/state" -o "Dir::State::status=$work/apt/state/status" -o Dir::Etc::sourcelist=/dev/null
+            -o "Dir::Cache=$work/apt/cache" -o "Dir::Etc::sourceparts=$work/apt/sources" -o APT::Sandbox::User=root)
+        { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends --download-only qemu-utils; } >"$cache/apt.log" 2>&1 ||
+            { tail -n 20 "$cache/apt.log" >&2; rm -rf "$work"; die "fetching qemu-utils of Debian 13 failed: see $cache/apt.log"; }
+        local package
+        for package in "$work"/apt/cache/archives/*.deb; do
+            dpkg -x "$package" "$work/root"
+        done
+        libraries=$dir/usr/lib/x86_64-linux-gnu
+        for program in qemu-storage-daemon qemu-img qemu-io; do
+            patchelf --set-interpreter "$libraries/ld-linux-x86-64.so.2" --force-rpath --set-rpath "$libraries" "$work/root/usr/bin/$program"
+        done
+        mv "$work/root" "$dir"
+        rm -rf "$work"
+    fi
+    for program in qemu-storage-daemon qemu-img qemu-io; do
+        ln -sf "$dir/usr/bin/$program" "$bin/"
+    done
+    say "storage daemon: $("$bin/qemu-storage-daemon" --version | head -n 1)"
+}
+
+# The kernel of the host VM (e2e/src/host_vm): Debian's, unpacked into the cache and never installed. What is there stays,
+# also when there is a newer one. Without what no such guest needs (400 MB otherwise).
+fetch_kernel() {
+    local dir=$cache/host-kernel
+    [[ -e $dir/current/boot ]] && { say "host VM: $(readlink "$dir/current") there"; return; }
+    local package new
+    package=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
+    [[ -n $package ]] || die "apt knows no linux-image-amd64: run 'apt-get update'"
+    say "host VM: fetching $package"
+    mkdir -p "$dir"
+    rm -rf "${dir:?}"/new.*
+    new=$(mktemp -d "$dir/new.XXXXXX")
+    (cd "$new" && { apt-get download "$package" || { apt-get update -qq && apt-get download "$package"; }; }) >"$cache/apt.log" 2>&1 ||
+        { tail -n 20 "$cache/apt.log" >&2; rm -rf "$new"; die "apt-get download $package failed: see $cache/apt.log"; }
+    dpkg --fsys-tarfile "$new"/*.deb | tar x -C "$new" --exclude='./usr' --exclude='*/System.map*' --exclude='*/kernel/sound' \
+        --exclude='*/drivers/gpu' --exclude='*/drivers/media' --exclude='*/drivers/staging' --exclude='*/net/wireless'
+    rm -f "$new"/*.deb
+    depmod -b "$new" "$(ls "$new/lib/modules")"
+    rm -rf "${dir:?}/$package"
+    mv "$new" "$dir/$package"
+    ln -sfn "$package" "$dir/current"
+    say "host VM: $package there"
+}
+
 need_toolchains() {
     PATH=$PATH:/usr/local/go/bin:${HOME:-/root}/.cargo/bin
     command -v go >/dev/null || die "Go is not there: install Go 1.25 or newer into /usr/local/go (go.dev/dl)"
@@ -131,8 +197,10 @@ build_module() {
 }
 
 install_packages
+fetch_kernel
 need_toolchains
 mkdir -p "$bin"
+fetch_storage_daemon
 for module in "${modules[@]}"; do
     build_module "$module"
 done
