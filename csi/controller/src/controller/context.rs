@@ -1,0 +1,146 @@
+//! `publish_context`: how csi-node-host finds the disk. Constant as long as the volume is published there.
+//!
+//! | key | value |
+//! |---|---|
+//! | `uuid` | the volume's UUID |
+//! | `serial` | 20 characters, base32 of the UUID's first 100 bits |
+//! | `kind` | `loop`, `nvme`, `virtio-blk` |
+//! | `address` | `loop`: the file of the volume in the card's directory of exports, by which the loop device is found (its own
+//! number changes when it is made again); else the PCI address as the host sees it |
+//! | `size` | bytes when it was published |
+//! | `fresh` | `true`: nobody was ever allowed to write to it, so a file system may be made; else `false` |
+
+use std::collections::BTreeMap;
+
+use framework::Volume;
+use proto::volume::v1::device::Address;
+use proto::volume::v1::{Device, ExposureKind};
+use tonic::Status;
+
+use crate::nodes::Node;
+use crate::status::Answer;
+
+/// What csi-node-host understands, in order of preference.
+pub(super) const ACCEPTABLE: [ExposureKind; 3] = [
+    ExposureKind::NvmeFunction,
+    ExposureKind::VirtioBlkFunction,
+    ExposureKind::LocalBlockDevice,
+];
+
+/// The context of a volume that was attached.
+///
+/// # Errors
+/// UNAVAILABLE: csi-node-dpu answered something else than the volume. Nothing is known then.
+pub(super) fn context(
+    node: &Node,
+    volume: &Volume,
+    device: Option<&Device>,
+    fresh: bool,
+) -> Answer<BTreeMap<String, String>> {
+    let strange = |what: String| {
+        Status::unavailable(format!(
+            "csi-node-dpu of node {} answered {what} for {}; see its log",
+            node.id, volume.id
+        ))
+    };
+    let device = device.ok_or_else(|| strange("no device".to_owned()))?;
+    let uuid = volume.id.uuid();
+    if device.uuid != uuid.to_string() {
+        return Err(strange(format!("a device with UUID {:?}", device.uuid)));
+    }
+    let (kind, address) = match (device.kind(), &device.address) {
+        (ExposureKind::LocalBlockDevice, Some(Address::Path(_))) => (
+            "loop",
+            node.exports.join(uuid.to_string()).display().to_string(),
+        ),
+        (ExposureKind::NvmeFunction, Some(Address::PciAddress(address))) => {
+            ("nvme", address.clone())
+        }
+        (ExposureKind::VirtioBlkFunction, Some(Address::PciAddress(address))) => {
+            ("virtio-blk", address.clone())
+        }
+        (kind, _) => {
+            return Err(strange(format!(
+                "a device of kind {} with another address",
+                kind.as_str_name()
+            )));
+        }
+    };
+    let serial = framework::identity::serial(uuid);
+    if !device.serial.is_empty() && device.serial != serial {
+        return Err(strange(format!("a device with serial {:?}", device.serial)));
+    }
+    let pairs = [
+        ("uuid", uuid.to_string()),
+        ("serial", serial),
+        ("kind", kind.to_owned()),
+        ("address", address),
+        ("size", volume.size.to_string()),
+        ("fresh", fresh.to_string()),
+    ];
+    Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use framework::{Qos, Source};
+
+    const UUID: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+
+    fn of(change: impl FnOnce(&mut Device)) -> Answer<BTreeMap<String, String>> {
+        let volume = Volume {
+            id: format!("v1.local.{UUID}").parse().unwrap(),
+            name: "n".into(),
+            size: 4096,
+            source: Source::Blank,
+            qos: Qos::default(),
+            block_size: 512,
+            hosts: vec![],
+        };
+        let mut device = Device {
+            kind: ExposureKind::NvmeFunction.into(),
+            address: Some(Address::PciAddress("0000:01:00.0".into())),
+            uuid: UUID.into(),
+            ..Device::default()
+        };
+        change(&mut device);
+        let node = Node {
+            id: "n1".into(),
+            address: crate::nodes::Address::Unix("/x".into()),
+            dn: None,
+            engine: None,
+            exports: "/exports".into(),
+            limit: None,
+            out_of_service: false,
+        };
+        context(&node, &volume, Some(&device), true)
+    }
+
+    #[test]
+    fn the_context_names_the_disk_and_a_wrong_answer_is_no_disk() {
+        let context = of(|_| ()).unwrap();
+        let pairs: Vec<_> = context.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let expected = format!(
+            "address=0000:01:00.0 fresh=true kind=nvme serial=NOT3QEE5VUI5DAFUADAE size=4096 uuid={UUID}"
+        );
+        assert_eq!(pairs.join(" "), expected);
+        let disk = |d: &mut Device| {
+            d.kind = ExposureKind::LocalBlockDevice.into();
+            d.address = Some(Address::Path("/dev/loop7".into()));
+        };
+        let context = of(disk).unwrap();
+        assert_eq!(
+            (context["kind"].as_str(), &context["address"]),
+            ("loop", &format!("/exports/{UUID}"))
+        );
+        for error in [
+            of(|d| d.uuid.clear()).unwrap_err(),
+            of(|d| d.serial = "OTHER".into()).unwrap_err(),
+            of(|d| d.address = Some(Address::Path("/dev/x".into()))).unwrap_err(),
+            of(|d| d.kind = ExposureKind::VhostUserBlk.into()).unwrap_err(),
+        ] {
+            assert_eq!(error.code(), tonic::Code::Unavailable, "{error}");
+        }
+    }
+}

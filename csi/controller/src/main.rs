@@ -1,0 +1,5 @@
+//! `csi-controller`.
+
+fn main() -> std::process::ExitCode {
+    csi_controller::main()
+}
