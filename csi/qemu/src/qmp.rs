@@ -1,7 +1,9 @@
 //! A connection to a monitor.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +16,9 @@ use crate::commands::Version;
 use crate::error::Error;
 use crate::event::Events;
 use crate::session::{Answer, Session};
+
+/// How long until a full queue of a monitor's socket is tried again.
+const FULL: Duration = Duration::from_millis(5);
 
 /// A cheap handle to a connection. When the last clone is dropped the connection is closed and the monitor is free for
 /// the next client. It never comes back by itself: connect again and look what became of the commands in flight.
@@ -52,9 +57,18 @@ impl Qmp {
             why,
         };
         let connecting = async {
-            let stream = UnixStream::connect(socket)
-                .await
-                .map_err(|why| unreachable(format!("can't connect ({why})")))?;
+            let stream = loop {
+                match UnixStream::connect(socket).await {
+                    // Others wait already, more than the socket's queue holds; nothing tells when there is room.
+                    Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(FULL).await;
+                    }
+                    connected => {
+                        break connected
+                            .map_err(|why| unreachable(format!("can't connect ({why})")))?;
+                    }
+                }
+            };
             let (session, greeted) = Session::start(stream);
             let greeting = match greeted.await {
                 Ok(Ok(Ok(text))) => text,

@@ -16,6 +16,7 @@ use crate::fuse;
 use crate::process::Process;
 use crate::recipe::{Failure, Recipe};
 use crate::record::Served;
+use crate::storage_daemon;
 use crate::wire::State;
 
 /// How long a daemon may take to say its greeting: a machine that starts hundreds of them is slow.
@@ -150,6 +151,10 @@ async fn run_recipe(recipe: &Recipe, socket: &std::path::Path) -> Result<(), Fai
     let qmp = qmp.map_err(|why| Failure {
         sentence: why.to_string(),
         lost: true,
+    })?;
+    storage_daemon::check(qmp.version().qemu).map_err(|sentence| Failure {
+        sentence,
+        lost: false,
     })?;
     recipe.run(&qmp).await
 }

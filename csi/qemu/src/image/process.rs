@@ -13,7 +13,7 @@ use tokio::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The program can't be run.
-    #[error("can't run {}: {source}; install qemu-utils (10.0 or newer)", .program.display())]
+    #[error("can't run {}: {source}; install qemu-utils (10.0.3 or newer)", .program.display())]
     Start {
         /// The program.
         program: PathBuf,
