@@ -106,7 +106,9 @@ impl State {
         for (gone, only) in children {
             let [child] = only[..] else { continue };
             let nobodys = !named.contains(&gone) && needed.contains(&gone);
-            if !nobodys || reserved.contains(&gone) || self.held.contains(&child) {
+            // Its own merge was cut off: it may hold what it is recorded to rest on. That one is ended first.
+            let unsure = self.files.get(&gone).is_some_and(|file| file.merging);
+            if !nobodys || unsure || reserved.contains(&gone) || self.held.contains(&child) {
                 continue;
             }
             let top_of = self.volumes.iter().find(|(_, v)| v.top == child);

@@ -12,6 +12,7 @@ fn freeze(state: &State, uuid: Uuid, new: FileId) -> Option<(FileId, [Step; 3])>
     let frozen = volume.top;
     let file = FileRecord {
         backing: Some(frozen),
+        merging: false,
         onto: None,
         size: volume.size,
     };
@@ -35,6 +36,7 @@ pub(crate) fn create(uuid: Uuid, volume: VolumeRecord, backing: Option<FileId>) 
             top,
             FileRecord {
                 backing,
+                merging: false,
                 onto: None,
                 size,
             },
@@ -120,19 +122,25 @@ pub(crate) fn group(
 /// Before a merge: what the image may rest on from here on.
 pub(crate) fn merging(state: &State, merge: &Merge) -> Option<Step> {
     let record = state.files.get(&merge.child)?.clone();
-    let onto = merge.onto;
-    Some(Step::File(merge.child, FileRecord { onto, ..record }))
+    Some(Step::File(
+        merge.child,
+        FileRecord {
+            merging: true,
+            onto: merge.onto,
+            ..record
+        },
+    ))
 }
 
 /// After a merge: what it rests on.
 pub(crate) fn merged(state: &State, merge: &Merge) -> Option<Step> {
     let record = state.files.get(&merge.child)?.clone();
-    let (backing, onto) = (merge.onto, None);
     Some(Step::File(
         merge.child,
         FileRecord {
-            backing,
-            onto,
+            backing: merge.onto,
+            merging: false,
+            onto: None,
             ..record
         },
     ))

@@ -24,7 +24,11 @@ impl FileId {
 pub(crate) struct FileRecord {
     /// What shows through where it has no data of its own.
     pub(crate) backing: Option<FileId>,
-    /// A merge is under way, or was cut off: the image may rest on this file already, which so must stay.
+    /// A merge with the backing file is under way, or was cut off: the image may hold that one's data already, and rest on
+    /// `onto`.
+    #[serde(default)]
+    pub(crate) merging: bool,
+    /// On what it rests after the merge, if on anything: that file must stay.
     #[serde(default)]
     pub(crate) onto: Option<FileId>,
     /// Bytes it was made with.
