@@ -148,6 +148,8 @@ fn no_request_of_csi_prints_its_secrets() {
         proto::csi::v1,
         [
             ControllerExpandVolumeRequest,
+            ControllerGetVolumeHealthRequest,
+            ControllerListVolumeHealthRequest,
             ControllerModifyVolumeRequest,
             ControllerPublishVolumeRequest,
             ControllerUnpublishVolumeRequest,
@@ -163,13 +165,14 @@ fn no_request_of_csi_prints_its_secrets() {
             GetVolumeGroupSnapshotRequest,
             ListSnapshotsRequest,
             NodeExpandVolumeRequest,
+            NodeGetStorageHealthRequest,
             NodePublishVolumeRequest,
             NodeStageVolumeRequest,
             ValidateVolumeCapabilitiesRequest,
         ]
     );
     checked.sort_unstable();
-    assert_eq!(checked.len(), 19);
+    assert_eq!(checked.len(), 22);
     let expected = holders("csi.v1", |f| f.name() == "secrets");
     assert_eq!(
         checked.to_vec(),
@@ -188,6 +191,7 @@ fn mount_flags_are_secret_wherever_a_capability_lies() {
         [
             VolumeCapability,
             GetCapacityRequest,
+            NodeGetStorageHealthResponse,
             ValidateVolumeCapabilitiesResponse
         ]
     );

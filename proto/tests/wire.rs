@@ -1,7 +1,7 @@
 //! Are the interfaces of others on our side what they are on theirs?
 //!
 //! `published/<package>.txt` has one line per fact of the published interface, derived from its descriptors by a program; this
-//! derives the same lines from ours. Derived from: container-storage-interface/spec e981e2a (1.13), opiproject/opi-api 436ae83,
+//! derives the same lines from ours. Derived from: container-storage-interface/spec v1.13.0, opiproject/opi-api 436ae83,
 //! kubernetes/kubelet 63b3249 (pluginregistration/v1), and googleapis-common-protos 1.76.0, of which only the part that our files use. A line:
 //!
 //! * `message`, `enum`, `service`: name, options

@@ -1,9 +1,7 @@
 //! ListVolumes and ListSnapshots: pages over all backends. A token is `<backend>/<the backend's token>`.
 
-use framework::{Backend, Error, Health, Page, SnapshotFilter};
-use futures::FutureExt as _;
+use framework::{Backend, Page, SnapshotFilter};
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt as _};
 use proto::csi::v1::list_volumes_response::{self, VolumeStatus};
 use proto::csi::v1::{
     ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse,
@@ -18,10 +16,7 @@ use crate::driver::Driver;
 use crate::request::{map, max_entries, text};
 use crate::status::{self, Answer};
 
-/// Volumes whose condition is asked for at the same time.
-const AT_ONCE: usize = 16;
-
-/// Volumes with the nodes that have them, and their condition at the target.
+/// Volumes with the nodes that have them.
 pub(super) async fn volumes(
     driver: &Driver,
     request: &ListVolumesRequest,
@@ -35,36 +30,17 @@ pub(super) async fn volumes(
         |backend, max, token| backend.list(max, token),
     )
     .await?;
-    let entries: Vec<BoxFuture<'_, _>> = found
+    let entries = found
         .into_iter()
-        .map(|(served, one)| entry(driver, served, one).boxed())
-        .collect();
-    let entries = stream::iter(entries).buffered(AT_ONCE);
-    let entries = entries.filter_map(std::future::ready).collect().await;
+        .map(|(served, one)| list_volumes_response::Entry {
+            volume: Some(volume::message(driver, served, &one)),
+            status: Some(VolumeStatus {
+                published_node_ids: one.hosts,
+            }),
+        });
     Ok(ListVolumesResponse {
-        entries,
+        entries: entries.collect(),
         next_token,
-    })
-}
-
-async fn entry(
-    driver: &Driver,
-    served: &Served,
-    one: framework::Volume,
-) -> Option<list_volumes_response::Entry> {
-    let wrong = match served.backend.health(&one.id).await {
-        Ok(Health::Normal) => vec![],
-        Ok(Health::Abnormal(sentence)) => vec![sentence],
-        // Deleted meanwhile.
-        Err(Error::NotFound { .. }) => return None,
-        Err(why) => vec![why.to_string()],
-    };
-    Some(list_volumes_response::Entry {
-        volume: Some(volume::message(driver, served, &one)),
-        status: Some(VolumeStatus {
-            volume_condition: Some(volume::condition(&wrong)),
-            published_node_ids: one.hosts,
-        }),
     })
 }
 

@@ -5,6 +5,7 @@ mod context;
 mod create;
 mod delete;
 mod expand;
+mod health;
 pub(crate) mod list;
 mod modify;
 mod publish;
@@ -21,7 +22,9 @@ use proto::csi::v1::controller_service_capability::{self, Type};
 use proto::csi::v1::{
     ControllerExpandVolumeRequest, ControllerExpandVolumeResponse,
     ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse,
-    ControllerGetVolumeRequest, ControllerGetVolumeResponse, ControllerModifyVolumeRequest,
+    ControllerGetVolumeHealthRequest, ControllerGetVolumeHealthResponse,
+    ControllerGetVolumeRequest, ControllerGetVolumeResponse, ControllerListVolumeHealthRequest,
+    ControllerListVolumeHealthResponse, ControllerModifyVolumeRequest,
     ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
     ControllerPublishVolumeResponse, ControllerServiceCapability, ControllerUnpublishVolumeRequest,
     ControllerUnpublishVolumeResponse, CreateSnapshotRequest, CreateSnapshotResponse,
@@ -31,7 +34,7 @@ use proto::csi::v1::{
     ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
     ValidateVolumeCapabilitiesResponse,
 };
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
 use crate::call::call;
 use crate::deadline::Deadline;
@@ -141,6 +144,23 @@ impl Controller for Service {
         call!(self, request, reads "ControllerGetVolume" [volume_id] [], volume::get)
     }
 
+    async fn controller_get_volume_health(
+        &self,
+        request: Request<ControllerGetVolumeHealthRequest>,
+    ) -> Answer<Response<ControllerGetVolumeHealthResponse>> {
+        call!(self, request, reads "ControllerGetVolumeHealth" [volume_id] [], health::get)
+    }
+
+    /// Not announced (LIST_VOLUME_HEALTH): a list of what is not well would have to ask every node about each of its volumes.
+    async fn controller_list_volume_health(
+        &self,
+        _: Request<ControllerListVolumeHealthRequest>,
+    ) -> Answer<Response<ControllerListVolumeHealthResponse>> {
+        Err(Status::unimplemented(
+            "ControllerListVolumeHealth is not announced (LIST_VOLUME_HEALTH); ask ControllerGetVolumeHealth for a volume",
+        ))
+    }
+
     async fn controller_modify_volume(
         &self,
         request: Request<ControllerModifyVolumeRequest>,
@@ -164,7 +184,7 @@ async fn capabilities(
         Rpc::ListVolumes,
         Rpc::ListVolumesPublishedNodes,
         Rpc::GetVolume,
-        Rpc::VolumeCondition,
+        Rpc::GetVolumeHealth,
         Rpc::GetCapacity,
         Rpc::SingleNodeMultiWriter,
     ];

@@ -107,6 +107,8 @@ pub(crate) fn message(snapshot: &Snapshot) -> proto::csi::v1::Snapshot {
         creation_time: Some(timestamp(snapshot.created_ms)),
         ready_to_use: true,
         group_snapshot_id: snapshot.group.clone().map(String::from).unwrap_or_default(),
+        // Empty: where it can be used is where its volume can (SNAPSHOT_ACCESSIBILITY_CONSTRAINTS is not announced).
+        accessible_topology: Vec::new(),
     }
 }
 

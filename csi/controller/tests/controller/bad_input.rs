@@ -10,6 +10,7 @@ use proto::csi::v1::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use proto::csi::v1::*;
 use tonic::Code::{
     self, Aborted, AlreadyExists, InvalidArgument, NotFound, OutOfRange, ResourceExhausted,
+    Unimplemented,
 };
 use tonic::Status;
 
@@ -244,6 +245,17 @@ fn changes<'a>(world: &World, id: &str, rows: &mut Vec<Row<'a>>) {
         (InvalidArgument, "volume_id has 129 bytes", |r| r.volume_id = long()),
         (NotFound, "\"fake\" is not an id", |r| r.volume_id = "fake".into()),
         (NotFound, "does not exist", |r| r.volume_id = GONE.into()),
+    ]);
+    let health = || ControllerGetVolumeHealthRequest { volume_id: id.into(), ..Default::default() };
+    rows!(rows, client(), controller_get_volume_health, health(), [
+        (InvalidArgument, "volume_id is missing", |r| r.volume_id.clear()),
+        (InvalidArgument, "volume_id has 129 bytes", |r| r.volume_id = long()),
+        (InvalidArgument, "secrets has 4203 bytes", |r| r.secrets = big()),
+        (NotFound, "\"fake\" is not an id", |r| r.volume_id = "fake".into()),
+        (NotFound, "does not exist", |r| r.volume_id = GONE.into()),
+    ]);
+    rows!(rows, client(), controller_list_volume_health, ControllerListVolumeHealthRequest::default(), [
+        (Unimplemented, "LIST_VOLUME_HEALTH", |_| ()),
     ]);
     let expand = || ControllerExpandVolumeRequest { volume_id: id.into(), capacity_range: range(MIB, 0), ..Default::default() };
     rows!(rows, client(), controller_expand_volume, expand(), [

@@ -161,7 +161,19 @@ fn one_host_at_a_time_unless_raw_and_shared() {
             .into_inner();
         let status = list.entries[0].status.clone().unwrap();
         assert_eq!(status.published_node_ids, ["node-1", "node-2"]);
-        assert!(!status.volume_condition.unwrap().abnormal);
+        let health = ControllerGetVolumeHealthRequest {
+            volume_id: id.clone(),
+            ..Default::default()
+        };
+        let health = controller
+            .controller_get_volume_health(health)
+            .await
+            .unwrap();
+        let health = health.into_inner().volume_health.unwrap();
+        assert_eq!(
+            (health.volume_id, health.health_statuses),
+            (id.clone(), vec![])
+        );
         world.unpublish(&id, "").await.unwrap();
         world.delete(&id).await.unwrap();
         assert_eq!(world.leaks().await, [""; 0]);
@@ -276,21 +288,24 @@ fn a_host_whose_dpu_is_away_is_fenced() {
             .unwrap()
             .unwrap();
         world.dpus[0].stop().await;
-        let health = ControllerGetVolumeRequest {
+        let health = ControllerGetVolumeHealthRequest {
             volume_id: id.clone(),
+            ..Default::default()
         };
-        let status = world
+        let health = world
             .controller()
-            .controller_get_volume(health)
+            .controller_get_volume_health(health)
             .await
             .unwrap()
             .into_inner()
-            .status
+            .volume_health
             .unwrap();
-        let condition = status.volume_condition.unwrap();
+        let [wrong] = health.health_statuses.as_slice() else {
+            panic!("{health:?}");
+        };
         assert!(
-            condition.abnormal && condition.message.contains("node-1"),
-            "{condition:?}"
+            wrong.reason == "AtNode" && wrong.message.contains("node-1"),
+            "{wrong:?}"
         );
         world.unpublish(&id, "node-1").await.unwrap();
         assert_eq!(world.published(&id).await, [""; 0]);

@@ -1,0 +1,91 @@
+//! Programs of util-linux, e2fsprogs and xfsprogs, run to their end. None is ever killed by us: half a mkfs is worse than a
+//! late answer.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::error::Error;
+
+/// The programs and the packages of Debian that have them.
+pub(crate) const PROGRAMS: [(&str, &str); 6] = [
+    ("blkid", "util-linux"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("e2fsck", "e2fsprogs"),
+    ("resize2fs", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("xfs_growfs", "xfsprogs"),
+];
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Its exit code; `None`: killed by a signal.
+    pub(crate) code: Option<i32>,
+    /// What it printed.
+    pub(crate) out: String,
+    /// What it complained about, on one line.
+    pub(crate) complaint: String,
+}
+
+impl Ended {
+    /// Its exit code and complaint, for a sentence.
+    pub(crate) fn verdict(&self) -> String {
+        let code = match self.code {
+            Some(code) => format!("exit code {code}"),
+            None => "killed".to_owned(),
+        };
+        if self.complaint.is_empty() {
+            code
+        } else {
+            format!("{code}: {}", self.complaint)
+        }
+    }
+}
+
+/// Runs `program` to its end.
+///
+/// # Errors
+///
+/// It can't be started.
+pub(crate) async fn run<A: AsRef<OsStr>>(
+    program: &'static str,
+    args: impl IntoIterator<Item = A>,
+) -> Result<Ended, Error> {
+    let output = Command::new(program)
+        .args(args)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(|error| cant_start(program, &error))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let lines = complaint.lines().map(str::trim).filter(|l| !l.is_empty());
+    Ok(Ended {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        complaint: lines.collect::<Vec<_>>().join("; "),
+    })
+}
+
+fn cant_start(program: &str, error: &std::io::Error) -> Error {
+    let package = PROGRAMS.iter().find(|(name, _)| *name == program);
+    match package {
+        Some((_, package)) if error.kind() == std::io::ErrorKind::NotFound => Error::Unavailable(
+            format!("{program} is not installed on this node: install the package {package}"),
+        ),
+        _ => Error::Unavailable(format!("can't start {program}: {error}; repeat")),
+    }
+}
+
+/// The programs that are not in `PATH`, with their packages.
+pub(crate) fn missing() -> Vec<(&'static str, &'static str)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<_> = std::env::split_paths(&path).collect();
+    let there = |name: &str| dirs.iter().any(|dir| dir.join(name).is_file());
+    PROGRAMS
+        .into_iter()
+        .filter(|(name, _)| !there(name))
+        .collect()
+}

@@ -1,0 +1,91 @@
+//! `csi-node-host`: CSI Identity and Node on a host.
+//!
+//! It holds no state: what is mounted stands in mountinfo, which disk is which volume in sysfs, and what is on a disk on the disk.
+//! It asks nobody, and holds no Kubernetes credential. What it was told in the publish context is looked for, and refused if the
+//! disk itself says otherwise.
+//!
+//! [`service`] (what is asked; one call at a time per volume) → [`request`] (checked) → [`stage`], [`publish`], [`unpublish`],
+//! [`unstage`], [`stats`], [`health`], [`expand`] (what is done) over [`device`] (disks), [`filesystem`] (what is on them) and [`mounts`] (the
+//! kernel's table, and the few calls that change it).
+//!
+//! **fsGroup** is left to kubelet (`fsGroupPolicy: File`, no VOLUME_MOUNT_GROUP): ext4 and xfs have no mount option for a group, so a
+//! driver would have to walk the files just as kubelet does, without its `OnRootMismatch`.
+
+mod blocking;
+mod child;
+mod config;
+pub(crate) mod deadline;
+mod device;
+mod error;
+mod expand;
+mod filesystem;
+mod health;
+mod identity;
+mod locks;
+mod metrics;
+mod mounts;
+mod node;
+mod publish;
+mod registration;
+mod request;
+mod run;
+mod service;
+mod stage;
+mod stats;
+mod unpublish;
+mod unstage;
+
+use std::process::ExitCode;
+
+use config::{Command, Config};
+
+/// The name of the CSI driver.
+pub const DRIVER: &str = "csi.iaas.yusur.io";
+/// The key of a node's topology: its value is the node's name.
+pub const TOPOLOGY: &str = "storage.iaas.yusur.io/node";
+
+/// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
+/// (`OUTBOARD_KILL_AT`, the name of one step).
+pub const FAILPOINTS: [&str; 14] = [
+    "stage::begun",
+    "stage::ticketed",
+    "stage::formatted",
+    "stage::unticketed",
+    "stage::mounted",
+    "publish::begun",
+    "publish::made",
+    "publish::halfway",
+    "publish::bound",
+    "unpublish::begun",
+    "unpublish::unmounted",
+    "unstage::begun",
+    "unstage::unmounted",
+    "expand::begun",
+];
+
+/// The program: flags, then the service until it is told to end.
+pub fn main() -> ExitCode {
+    let config: Config = match daemon::args::parse() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    // In a release build there are no failpoints, and this does nothing.
+    let _failpoints = fail::FailScenario::setup();
+    #[cfg(feature = "failpoints")]
+    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
+        && let Err(why) = fail::cfg_callback(&step, die)
+    {
+        eprintln!("csi-node-host: OUTBOARD_KILL_AT={step}: {why}");
+        return ExitCode::FAILURE;
+    }
+    let Command::Run(run) = config.command;
+    let common = run.common.clone();
+    daemon::run::run("csi-node-host", &common, |stop| run::run(*run, stop))
+}
+
+/// As `kill -9`: nothing is flushed, undone or dropped.
+#[cfg(feature = "failpoints")]
+fn die() {
+    // It does not return, unless there is no such process: then nothing is left to end.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+}

@@ -1,0 +1,97 @@
+//! `csi-node-host run`: puts the parts together and keeps them until the program is told to end.
+
+use std::path::Path;
+
+use anyhow::Context;
+use daemon::admin::Admin;
+use daemon::readiness::Readiness;
+use prometheus_client::registry::Registry;
+use proto::csi::v1::identity_server::IdentityServer;
+use proto::csi::v1::node_server::NodeServer;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+
+use super::config::Run;
+use super::device::Sysfs;
+use super::filesystem::Tickets;
+use super::identity::{self, Plugin};
+use super::locks::Locks;
+use super::metrics::Metrics;
+use super::mounts;
+use super::node::Node;
+use super::registration;
+use super::service::Service;
+
+/// Port of /metrics, /healthz and /readyz.
+const ADMIN_PORT: u16 = 9486;
+
+/// Runs the daemon.
+pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()> {
+    let admin = Admin::bind(args.common.admin_address(ADMIN_PORT)).await?;
+    let mut registry = Registry::default();
+    daemon::process::register(&mut registry, "csi-node-host");
+    let metrics = Metrics::register(&mut registry);
+    let readiness = Readiness::default();
+    let programs = readiness.check("programs", "not looked for yet");
+    programs.set(identity::complaint());
+
+    let sysfs = Sysfs::default();
+    let tickets = Tickets::open(&args.run_dir.join("formatting"), sysfs.clone())
+        .with_context(|| format!("--run-dir {}", args.run_dir.display()))?;
+    // As mountinfo spells it.
+    let on_the_way = std::fs::canonicalize(&args.run_dir)
+        .with_context(|| format!("--run-dir {}", args.run_dir.display()))?
+        .join("mounts");
+    clear(&on_the_way)?;
+    let node = Node {
+        name: args.node_name,
+        max_volumes: args.max_volumes,
+        exports: args.exports_dir,
+        on_the_way,
+        sysfs,
+        tickets,
+        locks: Locks::default(),
+    };
+    let listener = proto::uds::bind(&args.endpoint)
+        .await
+        .context("--endpoint")?;
+    let tasks = TaskTracker::new();
+    if let Some(dir) = args.kubelet_registration {
+        let endpoint = args.kubelet_endpoint.unwrap_or(args.endpoint);
+        let check = readiness.check("kubelet", "kubelet has not registered the driver yet");
+        tasks.spawn(registration::run(dir, endpoint, check, stop.clone()));
+    }
+    let served = Server::builder()
+        .add_service(IdentityServer::new(Plugin))
+        .add_service(NodeServer::new(Service::new(node, metrics)))
+        .serve_with_incoming_shutdown(
+            proto::uds::incoming(listener),
+            stop.clone().cancelled_owned(),
+        );
+    let admin = admin.serve(registry, readiness, stop.clone());
+    tasks.close();
+    let result = tokio::try_join!(async { served.await.context("serving CSI") }, admin);
+    stop.cancel();
+    tasks.wait().await;
+    result.map(|_| ())
+}
+
+/// Takes away what a kill left between two steps of a read-only bind. Only empty directories are removed: a mount that should still
+/// be there has a volume's files in it.
+fn clear(dir: &Path) -> anyhow::Result<()> {
+    let table = mounts::Table::read()?;
+    for mount in table.iter().filter(|mount| mount.point.starts_with(dir)) {
+        mounts::detach(&mount.point)?;
+    }
+    let left = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in left {
+        if let Err(error) = std::fs::remove_dir(entry.path()) {
+            tracing::warn!(
+                "--run-dir: can't remove {}: {error}",
+                entry.path().display()
+            );
+        }
+    }
+    Ok(())
+}
