@@ -1,0 +1,275 @@
+//! Loop devices over FUSE exports: one per export, found by `backing_file` in sysfs.
+//!
+//! A loop whose daemon died stays behind with a dead backing file: its reads fail, and once the dead mount was taken away sysfs calls
+//! its file `/`. It is told from a living one by the device number of the mount, which a new mount does not share while the old one is
+//! held.
+
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxFlags};
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::card::{Error, Result};
+
+const SYS: &str = "/sys/block";
+const O_EXCL: i32 = 0o200;
+const EBUSY: i32 = 16;
+
+/// A loop device and the mount that it was made over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Loop {
+    /// `loop7`.
+    pub(crate) name: String,
+    /// Device number of its backing file, `major:minor`.
+    pub(crate) back: String,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    loopdevices: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "back-maj:min")]
+    back: String,
+}
+
+impl Loop {
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+
+    /// Whether the kernel's device of this name still is this one.
+    async fn is_there(&self, file: &Path, deadline: Instant) -> Result<bool> {
+        let Some(backing) = backing_file(&self.name) else {
+            return Ok(false);
+        };
+        let ours = backing == file.to_string_lossy() || backing == "/";
+        Ok(ours && back(&self.name, deadline).await?.as_deref() == Some(&*self.back))
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        let sectors = std::fs::read_to_string(format!("{SYS}/{}/size", self.name));
+        sectors
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok())
+            .unwrap_or(0)
+            * 512
+    }
+
+    /// Whether somebody has it open, or mounted, or a device on it. Opens it exclusively for a moment.
+    pub(crate) async fn in_use(&self) -> bool {
+        let path = self.path();
+        let looking = tokio::task::spawn_blocking(move || {
+            let opened = std::fs::OpenOptions::new()
+                .read(true)
+                .custom_flags(O_EXCL)
+                .open(&path);
+            opened.is_err_and(|why| why.raw_os_error() == Some(EBUSY)) || is_open(&path)
+        });
+        looking.await.unwrap_or(true)
+    }
+}
+
+/// Whether a process has the device open, this one excepted.
+pub(crate) fn is_open(path: &Path) -> bool {
+    let Ok(device) = std::fs::metadata(path).map(|about| about.rdev()) else {
+        return false;
+    };
+    let us = std::process::id().to_string();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.bytes().all(|b| b.is_ascii_digit()) && *name != *us
+    });
+    let mut files = numbers.flat_map(|process| {
+        std::fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+    });
+    files.any(|file| {
+        std::fs::metadata(file.path()).is_ok_and(|about| about.rdev() == device && device != 0)
+    })
+}
+
+/// Whether a device is mounted, as this process and the first one see it.
+pub(crate) fn is_mounted(name: &str) -> bool {
+    let Ok(number) = std::fs::read_to_string(format!("{SYS}/{name}/dev")) else {
+        return false;
+    };
+    ["/proc/1/mountinfo", "/proc/self/mountinfo"]
+        .iter()
+        .any(|table| {
+            let table = std::fs::read_to_string(table).unwrap_or_default();
+            table
+                .lines()
+                .any(|line| line.split(' ').nth(2) == Some(number.trim()))
+        })
+}
+
+/// The loops over `file`, by sysfs.
+fn over(file: &Path) -> Vec<String> {
+    let file = file.to_string_lossy();
+    let entries = std::fs::read_dir(SYS).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<_> = names
+        .filter(|name| name.starts_with("loop") && backing_file(name).is_some_and(|f| f == *file))
+        .collect();
+    found.sort();
+    found
+}
+
+fn backing_file(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("{SYS}/{name}/loop/backing_file")).ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
+}
+
+async fn back(name: &str, deadline: Instant) -> Result<Option<String>> {
+    let path = format!("/dev/{name}");
+    let arguments = ["--list", "--json", "--output", "BACK-MAJ:MIN", &path];
+    let Ok(text) = losetup(&arguments, deadline).await else {
+        return Ok(None);
+    };
+    let listed: Option<Listed> = serde_json::from_str(&text).ok();
+    Ok(listed.and_then(|listed| Some(listed.loopdevices.first()?.back.trim().to_owned())))
+}
+
+async fn device_number(file: &Path) -> Result<String> {
+    let about = tokio::fs::metadata(file).await.map_err(|why| {
+        Error::Away(format!("{}: can't be looked at ({why}); the volume's daemon is being started again: call again", file.display()))
+    })?;
+    let dev = about.dev();
+    let (major, minor) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xf_ff00);
+    Ok(format!("{major}:{minor}"))
+}
+
+/// Exactly one loop over the living export `file`; `known` is the one that was made before. Others over it, and a dead one, are taken
+/// away: who still has one of those open sees it end at his last close.
+pub(crate) async fn ensure(
+    file: &Path,
+    read_only: bool,
+    known: Option<Loop>,
+    deadline: Instant,
+) -> Result<Loop> {
+    let now = device_number(file).await?;
+    let mut kept = None;
+    for name in over(file) {
+        if kept.is_none() && back(&name, deadline).await?.as_deref() == Some(&*now) {
+            kept = Some(Loop {
+                name,
+                back: now.clone(),
+            });
+        } else {
+            detach(&name, deadline).await?;
+        }
+    }
+    if let Some(known) = known
+        && kept.as_ref() != Some(&known)
+        && known.is_there(file, deadline).await?
+    {
+        detach(&known.name, deadline).await?;
+    }
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    fail::fail_point!("loop::attaching");
+    let path = file.to_string_lossy();
+    let mut arguments = vec!["--find", "--show", "--direct-io=on"];
+    if read_only {
+        arguments.push("--read-only");
+    }
+    arguments.push(&path);
+    let name = losetup(&arguments, deadline).await?;
+    fail::fail_point!("loop::attached");
+    let name = name.trim().trim_start_matches("/dev/").to_owned();
+    Ok(Loop { name, back: now })
+}
+
+/// No loop over `file`, nor the one made before.
+pub(crate) async fn remove(file: &Path, known: Option<&Loop>, deadline: Instant) -> Result<()> {
+    for name in over(file) {
+        detach(&name, deadline).await?;
+    }
+    if let Some(known) = known
+        && known.is_there(file, deadline).await?
+    {
+        detach(&known.name, deadline).await?;
+    }
+    Ok(())
+}
+
+/// The living loop over `file`, if there is one.
+pub(crate) async fn find(file: &Path, deadline: Instant) -> Option<Loop> {
+    let now = device_number(file).await.ok()?;
+    for name in over(file) {
+        if back(&name, deadline).await.ok()?.as_deref() == Some(&*now) {
+            return Some(Loop { name, back: now });
+        }
+    }
+    None
+}
+
+/// Lets the loop see its file's size.
+pub(crate) async fn grow(device: &Loop, file: &Path, deadline: Instant) -> Result<()> {
+    let (path, file) = (device.path(), file.to_owned());
+    // The kernel believes what it knows of a FUSE file for a second, and the loop believes the kernel.
+    let fresh = tokio::task::spawn_blocking(move || {
+        let (flags, mask) = (AtFlags::STATX_FORCE_SYNC, StatxFlags::SIZE);
+        rustix::fs::statx(rustix::fs::CWD, &file, flags, mask).map(drop)
+    });
+    if let Ok(Err(why)) = fresh.await {
+        tracing::debug!(
+            device = device.name,
+            "its file's size can't be read anew: {why}"
+        );
+    }
+    losetup(&["--set-capacity", &path.to_string_lossy()], deadline)
+        .await
+        .map(drop)
+}
+
+async fn detach(name: &str, deadline: Instant) -> Result<()> {
+    tracing::info!(device = name, "loop device is taken away");
+    match losetup(&["--detach", &format!("/dev/{name}")], deadline).await {
+        // Somebody else was quicker.
+        Err(_) if backing_file(name).is_none() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+async fn losetup(arguments: &[&str], deadline: Instant) -> Result<String> {
+    let child = Command::new("losetup")
+        .args(arguments)
+        .kill_on_drop(true)
+        .output();
+    let output = match tokio::time::timeout_at(deadline, child).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(why)) => {
+            return Err(Error::Internal(format!(
+                "losetup can't be run ({why}); install util-linux"
+            )));
+        }
+        Err(_) => {
+            return Err(Error::Late(format!(
+                "losetup {}: no answer in time",
+                arguments.join(" ")
+            )));
+        }
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Away(format!(
+        "losetup {}: {}",
+        arguments.join(" "),
+        why.trim()
+    )))
+}

@@ -1,0 +1,84 @@
+//! `opi-bridge`: OPI (`opi_api.storage.v1`) and its complement (`outboard.card.v1`) in front of a card.
+//!
+//! * `service`: the wire; each call is joined by equal ones (`calls`) and goes on though its caller has gone.
+//! * `bridge`, `fits`, `resource`, `objects`: the objects as wanted, compared, checked, on disk.
+//! * `wanted`: what the objects together want of a volume; pure.
+//! * `keep`: makes the card do it: at a call, after a restart, when the card tells that something was lost.
+//! * `card`: the trait; every call of it is idempotent and takes all that is wanted of the volume, so a replay is the same call again.
+//! * `card::linux`: `qemu-storage-daemon`s under `outboard-engine`, loop devices, a virtual machine's root ports.
+//!
+//! What a restart of the engine's daemon means to a host of the linux card: a vhost-user-blk guest and an NVMe function of a virtual
+//! machine wait; behind a loop device requests fail, and the device that is made in its place has to be opened anew. It is told by
+//! `Watch` (`engine_restarted.lost`) and seen by `GetDevice`.
+
+mod bridge;
+mod calls;
+mod card;
+mod config;
+mod fits;
+mod keep;
+mod metrics;
+mod objects;
+mod resource;
+mod run;
+mod service;
+mod volumes;
+mod wanted;
+
+use std::process::ExitCode;
+
+use config::{Command, Config};
+
+/// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
+/// (`OUTBOARD_KILL_AT`, the name of one step).
+pub const FAILPOINTS: [&str; 21] = [
+    "create::recorded",
+    "create::done",
+    "update::recorded",
+    "limits::recorded",
+    "delete::recorded",
+    "delete::undone",
+    "delete::removed",
+    "card::exposing",
+    "card::recorded",
+    "card::exported",
+    "card::unexposing",
+    "card::undone",
+    "card::withdrawn",
+    "card::disconnected",
+    "card::resizing",
+    "card::growing",
+    "loop::attaching",
+    "loop::attached",
+    "vm::plugging",
+    "vm::plugged",
+    "vm::unplugging",
+];
+
+/// The program: flags, then the chosen part until it ends.
+pub fn main() -> ExitCode {
+    let config: Config = match daemon::args::parse() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    // In a release build there are no failpoints, and this does nothing.
+    let _failpoints = fail::FailScenario::setup();
+    #[cfg(feature = "failpoints")]
+    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
+        && let Err(why) = fail::cfg_callback(&step, die)
+    {
+        eprintln!("opi-bridge: OUTBOARD_KILL_AT={step}: {why}");
+        return ExitCode::FAILURE;
+    }
+    let Command::Linux(args) = config.command;
+    let common = args.common.clone();
+    daemon::run::run("opi-bridge", &common, |stop| run::run(*args, stop))
+}
+
+/// As kill -9 does.
+#[cfg(feature = "failpoints")]
+fn die() {
+    let pid = nix::unistd::Pid::this();
+    // If it fails, the process goes on, and the test that counts on its death fails.
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+}

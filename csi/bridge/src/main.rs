@@ -1,0 +1,5 @@
+//! `opi-bridge`.
+
+fn main() -> std::process::ExitCode {
+    bridge::main()
+}

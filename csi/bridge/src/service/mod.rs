@@ -1,0 +1,162 @@
+//! The wire: gRPC services on the bridge.
+
+mod card;
+mod opi;
+mod remote;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use proto::card::v1::card_server::CardServer;
+use proto::opi::storage::v1::aio_volume_service_server::AioVolumeServiceServer;
+use proto::opi::storage::v1::frontend_nvme_service_server::FrontendNvmeServiceServer;
+use proto::opi::storage::v1::frontend_virtio_blk_service_server::FrontendVirtioBlkServiceServer;
+use proto::opi::storage::v1::malloc_volume_service_server::MallocVolumeServiceServer;
+use proto::opi::storage::v1::middleend_encryption_service_server::MiddleendEncryptionServiceServer;
+use proto::opi::storage::v1::middleend_qos_volume_service_server::MiddleendQosVolumeServiceServer;
+use proto::opi::storage::v1::null_volume_service_server::NullVolumeServiceServer;
+use proto::opi::storage::v1::nvme_remote_controller_service_server::NvmeRemoteControllerServiceServer;
+use tokio::time::Instant;
+use tonic::transport::server::Router;
+use tonic::{Code, Request, Response, Status};
+use tracing::Instrument;
+
+use crate::bridge::Bridge;
+use crate::card::Result;
+use crate::metrics::Metrics;
+
+/// What a call has that names no deadline.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Every service.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) bridge: Arc<Bridge>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Services {
+    /// The services on a server.
+    pub(crate) fn on(self, mut server: tonic::transport::Server) -> Router {
+        server
+            .add_service(CardServer::new(self.clone()))
+            .add_service(FrontendNvmeServiceServer::new(self.clone()))
+            .add_service(FrontendVirtioBlkServiceServer::new(self.clone()))
+            .add_service(AioVolumeServiceServer::new(self.clone()))
+            .add_service(NullVolumeServiceServer::new(self.clone()))
+            .add_service(MallocVolumeServiceServer::new(self.clone()))
+            .add_service(MiddleendQosVolumeServiceServer::new(self.clone()))
+            .add_service(MiddleendEncryptionServiceServer::new(self.clone()))
+            .add_service(NvmeRemoteControllerServiceServer::new(self))
+    }
+
+    /// A call that changes something: one at a time for `object`, joined by equal ones.
+    async fn change<Q, A, W>(
+        &self,
+        method: &'static str,
+        object: String,
+        request: Request<Q>,
+        work: impl FnOnce(Arc<Bridge>, Q) -> W,
+    ) -> std::result::Result<Response<A>, Status>
+    where
+        Q: Message,
+        A: Message + Default + 'static,
+        W: Future<Output = Result<A>> + Send + 'static,
+    {
+        let deadline = Instant::now() + patience(&request);
+        let request = request.into_inner();
+        let bytes = request.encode_to_vec();
+        let span = tracing::info_span!("call", op = method, object = %object);
+        let work = work(Arc::clone(&self.bridge), request).instrument(span.clone());
+        let calls = &self.bridge.calls;
+        let call = calls.run(&object, method, bytes, deadline, work);
+        self.answer(method, true, call).instrument(span).await
+    }
+
+    /// A call that changes nothing.
+    async fn read<Q, A, W>(
+        &self,
+        method: &'static str,
+        object: String,
+        request: Request<Q>,
+        work: impl FnOnce(Arc<Bridge>, Q) -> W,
+    ) -> std::result::Result<Response<A>, Status>
+    where
+        W: Future<Output = Result<A>> + Send,
+    {
+        let deadline = Instant::now() + patience(&request);
+        let span = tracing::info_span!("call", op = method, object = %object);
+        let work = work(Arc::clone(&self.bridge), request.into_inner());
+        let call = async move {
+            let answer = tokio::time::timeout_at(deadline, work).await;
+            answer.unwrap_or_else(|_| {
+                Err(crate::card::Error::Late(format!(
+                    "{method}: no answer in time"
+                )))
+            })
+        };
+        self.answer(method, false, call).instrument(span).await
+    }
+
+    async fn answer<A>(
+        &self,
+        method: &'static str,
+        changes: bool,
+        call: impl Future<Output = Result<A>>,
+    ) -> std::result::Result<Response<A>, Status> {
+        let begun = Instant::now();
+        let result = call.await;
+        let code = result
+            .as_ref()
+            .err()
+            .map_or(Code::Ok, crate::card::Error::code);
+        self.metrics.call(method, code, begun.elapsed());
+        let ms = begun.elapsed().as_millis();
+        match &result {
+            Ok(_) if changes => tracing::info!(ms, "done"),
+            Ok(_) => tracing::debug!(ms, "done"),
+            Err(why) => tracing::warn!(ms, ?code, "refused: {why}"),
+        }
+        Ok(Response::new(result?))
+    }
+}
+
+/// The caller's time by the header `grpc-timeout` (gRPC over HTTP/2, "Requests": at most 8 digits and a unit).
+fn patience<Q>(request: &Request<Q>) -> Duration {
+    let header = request
+        .metadata()
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok());
+    header.and_then(parse_timeout).unwrap_or(PATIENCE)
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_of_every_unit() {
+        assert_eq!(parse_timeout("15S"), Some(Duration::from_secs(15)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("1H"), Some(Duration::from_secs(3600)));
+        for bad in ["", "S", "5x", "-1S", "5é"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+}
