@@ -1,0 +1,5 @@
+//! `volume-attacher`.
+
+fn main() -> std::process::ExitCode {
+    attacher::main()
+}

@@ -1,0 +1,5 @@
+//! `csi-node-dpu`.
+
+fn main() -> std::process::ExitCode {
+    csi_node::dpu::main()
+}

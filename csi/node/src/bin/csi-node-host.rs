@@ -1,0 +1,5 @@
+//! `csi-node-host`.
+
+fn main() -> std::process::ExitCode {
+    csi_node::host::main()
+}
