@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use e2e::until;
 
-use crate::world::{Paused, START, World};
+use crate::world::{Paused, START, SYSTEM, World};
 
 const PODS: usize = 5;
 
 pub(crate) fn stopped_during_starts(world: &World<'_>) -> Result<String> {
     let names: Vec<String> = (0..PODS).map(|i| format!("held-{i}")).collect();
     let pods: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "n2")).collect();
-    let node = world.lab.node("n2");
     let api = world.lab.node("n1").process("kube-apiserver");
-    // containerd does nothing until kubelet has taken all pods in and the API server is gone.
-    let held = Paused::process(&node.process("containerd"))?;
+    // No ADD is answered until kubelet has taken all pods in and the API server is gone. (With containerd held instead,
+    // kubelet's housekeeping can wait for that before it takes them in.)
+    let cni_node = world.system_pod("cni-node", "n2")?;
+    let held = Paused::pid(world.container_pid(SYSTEM, &cni_node, "cni-node")?)?;
     world.create(&pods)?;
     until("kubelet to take the pods in", START, || {
         let list = world.json(&["get", "pods", "-n", &world.ns])?;
