@@ -108,6 +108,9 @@ impl Attempt<'_> {
         let offload = Offload {
             checksum_off: self.bridge.userspace,
         };
+        let name = record.id.host_link();
+        let vacant = self.node.vswitch.vacate(&name, self.deadline);
+        self.going.unless_given_up(vacant).await?;
         let (ready, host_link) = oneshot::channel();
         // Both are driven to their end: a namespace thread that is left alone could make a link after the undo.
         let ((wired, netns), (plugged, ovs)) = tokio::join!(

@@ -155,7 +155,6 @@ impl Vswitch {
         let port = &record.port;
         let name = record.id.host_link();
         let _alone = self.plugs.lock(&port.iface_id).await;
-        self.vacate(&name, deadline).await?;
         let old: Vec<ObservedPort> = self
             .ports()
             .into_iter()
@@ -256,8 +255,9 @@ impl Vswitch {
         Ok(())
     }
 
-    /// Waits until ovs-vswitchd holds no former link of that name ([`crate::vacancies`]).
-    async fn vacate(&self, name: &str, deadline: Instant) -> Result<(), Error> {
+    /// Waits until ovs-vswitchd holds no former link of that name ([`crate::vacancies`]): before there is a new one, for it
+    /// writes the flags of the one that it lets go of by name.
+    pub(crate) async fn vacate(&self, name: &str, deadline: Instant) -> Result<(), Error> {
         let former: Vec<_> = self
             .ports()
             .into_iter()
