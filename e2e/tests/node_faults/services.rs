@@ -83,12 +83,14 @@ fn an_attachment_is_made_again_while_vswitchd_is_busy() {
     del(&sandbox, &row);
     std::thread::scope(|scope| {
         let adding = scope.spawn(|| add(&sandbox, &row));
-        until("the new link", Duration::from_secs(10), || {
-            sandbox
-                .exec(&["ip", "link", "show", "dev", "eth0"])
-                .map(Some)
+        until("the ADD to be asked", Duration::from_secs(10), || {
+            let asked = node.exec(&["ss", "-xH", "state", "established"])?;
+            Ok(asked.contains("/cni.sock").then_some(()))
         })
         .unwrap();
+        // A new link of the name would be taken for the former one.
+        let link = ["ip", "link", "show", "dev", "eth0"];
+        assert!(sandbox.exec(&link).is_err() && !adding.is_finished());
         node.exec(&["kill", "-CONT", &pid]).unwrap();
         adding.join().unwrap();
     });
