@@ -19,9 +19,7 @@ pub(crate) struct Deadline(Instant);
 impl Deadline {
     /// Of a request that came just now.
     pub(crate) fn of(metadata: &MetadataMap) -> Self {
-        let asked = metadata
-            .get("grpc-timeout")
-            .and_then(|value| parse(value.to_str().ok()?));
+        let asked = proto::timeout::of(metadata);
         Self::within(asked.unwrap_or(DEFAULT).min(MOST))
     }
 
@@ -47,34 +45,9 @@ impl Deadline {
     }
 }
 
-/// "gRPC over HTTP2", Timeout: at most eight digits and a unit.
-fn parse(value: &str) -> Option<Duration> {
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let plain = digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit());
-    let number: u64 = plain.then(|| digits.parse().ok())??;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
-        assert_eq!(parse("119997m"), Some(Duration::from_millis(119_997)));
-        assert_eq!(parse("2M"), Some(Duration::from_secs(120)));
-        for bad in ["", "m", "1", "1x", "123456789S", "-1S", "+1S", "é"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_called_gives_up_before_its_caller() {

@@ -65,7 +65,7 @@ impl Services {
         A: Message + Default + 'static,
         W: Future<Output = Result<A>> + Send + 'static,
     {
-        let deadline = Instant::now() + patience(&request);
+        let deadline = Instant::now() + proto::timeout::of(request.metadata()).unwrap_or(PATIENCE);
         let request = request.into_inner();
         let bytes = request.encode_to_vec();
         let span = tracing::info_span!("call", op = method, object = %object);
@@ -86,7 +86,7 @@ impl Services {
     where
         W: Future<Output = Result<A>> + Send,
     {
-        let deadline = Instant::now() + patience(&request);
+        let deadline = Instant::now() + proto::timeout::of(request.metadata()).unwrap_or(PATIENCE);
         let span = tracing::info_span!("call", op = method, object = %object);
         let work = work(Arc::clone(&self.bridge), request.into_inner());
         let call = async move {
@@ -120,43 +120,5 @@ impl Services {
             Err(why) => tracing::warn!(ms, ?code, "refused: {why}"),
         }
         Ok(Response::new(result?))
-    }
-}
-
-/// The caller's time by the header `grpc-timeout` (gRPC over HTTP/2, "Requests": at most 8 digits and a unit).
-fn patience<Q>(request: &Request<Q>) -> Duration {
-    let header = request
-        .metadata()
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok());
-    header.and_then(parse_timeout).unwrap_or(PATIENCE)
-}
-
-fn parse_timeout(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_of_every_unit() {
-        assert_eq!(parse_timeout("15S"), Some(Duration::from_secs(15)));
-        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_timeout("1H"), Some(Duration::from_secs(3600)));
-        for bad in ["", "S", "5x", "-1S", "5é"] {
-            assert_eq!(parse_timeout(bad), None, "{bad}");
-        }
     }
 }
