@@ -16,7 +16,7 @@
 //!
 //! **Maps** are `BTreeMap`s, so that equal messages have equal bytes and print alike.
 //!
-//! [`uds`] has what servers and clients need for a unix socket, [`timeout`] says how long a caller waits. Rules of repetition and of codes stand in the comments of each call.
+//! [`uds`] has what servers and clients need for a unix socket, [`deadline`] says by when a caller is answered. Rules of repetition and of codes stand in the comments of each call.
 
 // Intra-doc links of features that are off.
 #![cfg_attr(
@@ -29,9 +29,9 @@
     allow(rustdoc::broken_intra_doc_links)
 )]
 
+pub mod deadline;
 #[cfg(any(feature = "csi", feature = "opi"))]
 mod redact;
-pub mod timeout;
 pub mod uds;
 
 /// What was compiled, as an encoded `google.protobuf.FileDescriptorSet` with options and without comments: for gRPC reflection and

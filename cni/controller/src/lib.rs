@@ -28,7 +28,6 @@ pub mod report;
 pub mod rows;
 mod run;
 pub mod shared;
-pub mod signer;
 pub mod status;
 pub mod units;
 pub mod watch;

@@ -4,9 +4,6 @@ use cni_controller::Config;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Failpoints of test builds are named in the environment.
-    #[cfg(feature = "failpoints")]
-    let _failpoints = fail::FailScenario::setup();
     let config: Config = match daemon::args::parse() {
         Ok(config) => config,
         Err(code) => return code,

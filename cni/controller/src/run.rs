@@ -7,11 +7,11 @@ use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::report::Reports;
 use crate::shared::Shared;
-use crate::signer::SignerConfig;
-use crate::{Config, defaults, lease, notices, signer, status, watch};
+use crate::{Config, defaults, lease, notices, status, watch};
 use anyhow::Context as _;
 use daemon::admin::Admin;
 use daemon::readiness::Readiness;
+use identity::sign::{self, SignerConfig};
 use kube::Client;
 use ovsdb::Remote;
 use prometheus_client::registry::Registry;
@@ -82,12 +82,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     ));
     if let (Some(certificate), Some(key)) = (config.chassis_ca_cert, config.chassis_ca_key) {
         let lifetime = Duration::from_secs(config.chassis_cert_hours * 3600);
-        tasks.spawn(signer::run(
+        tasks.spawn(sign::run(
             kube.clone(),
             SignerConfig {
                 certificate,
                 key,
                 lifetime,
+                profile: identity::CHASSIS,
             },
         ));
     }

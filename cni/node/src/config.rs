@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ovsdb::Remote;
 
-use crate::{chassis, identity};
+use crate::chassis;
 
 /// The per-node daemon of Outboard.
 #[derive(Debug, clap::Parser)]
@@ -42,7 +42,7 @@ pub(crate) struct Identity {
     pub(crate) common: daemon::args::Common,
     /// How the certificate is got.
     #[command(flatten)]
-    pub(crate) args: identity::Args,
+    pub(crate) args: identity::ask::Args,
 }
 
 /// Flags of `cni-node run`.

@@ -6,7 +6,7 @@
 //!
 //! An attachment: [`call`] (what is asked) → [`attach`], [`detach`], [`check`], [`gc`], [`status`] (what is done) over
 //! [`southbound`], [`vswitch`], [`plumb`] and [`store`] (with whom), and [`reconcile`] (what a kill left).
-//! The node itself: [`chassis`], [`gateway`], [`vip`], [`identity`], and [`plugged`] (what is published for a disaster).
+//! The node itself: [`chassis`], [`gateway`], [`vip`], and [`plugged`] (what is published for a disaster).
 
 mod attach;
 mod attachment;
@@ -18,8 +18,6 @@ mod detach;
 mod error;
 mod gateway;
 mod gc;
-mod identity;
-mod locks;
 mod metrics;
 mod netlink;
 mod netns;
@@ -71,27 +69,13 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // In a release build there are no failpoints, and this does nothing.
-    let _failpoints = fail::FailScenario::setup();
-    #[cfg(feature = "failpoints")]
-    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
-        && let Err(why) = fail::cfg_callback(&step, die)
-    {
-        eprintln!("cni-node: OUTBOARD_KILL_AT={step}: {why}");
-        return ExitCode::FAILURE;
-    }
     let common = config.command.common().clone();
     daemon::run::run("cni-node", &common, |stop| async move {
         match config.command {
             Command::Run(args) => run::run(*args, stop).await,
-            Command::Identity(identity) => identity::main(identity.args, stop).await,
+            Command::Identity(asking) => {
+                identity::ask::run(identity::CHASSIS, asking.args, stop).await
+            }
         }
     })
-}
-
-/// As `kill -9`: nothing is flushed, undone or dropped.
-#[cfg(feature = "failpoints")]
-fn die() {
-    // It does not return, unless there is no such process: then nothing is left to end.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
 }

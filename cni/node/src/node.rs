@@ -7,7 +7,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::locks::Locks;
 use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::ovn_controller::OvnController;
@@ -15,6 +14,7 @@ use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::under_way::UnderWay;
 use crate::vswitch::Vswitch;
+use daemon::keyed::Locks;
 
 /// How long undoing may take, whatever the call's deadline was.
 pub(crate) const UNDO: Duration = Duration::from_secs(5);

@@ -14,7 +14,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::chassis::{Databases, Place};
 use crate::config::Run;
-use crate::locks::Locks;
 use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::node::Node;
@@ -25,6 +24,7 @@ use crate::store::Store;
 use crate::under_way::UnderWay;
 use crate::vswitch::Vswitch;
 use crate::{chassis, gateway, plugged, reconcile, server, status, vip};
+use daemon::keyed::Locks;
 
 /// Port of /metrics, /healthz and /readyz.
 const ADMIN_PORT: u16 = 9476;

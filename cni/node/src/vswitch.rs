@@ -15,10 +15,10 @@ use tracing::warn;
 
 use crate::attachment::{AttachmentId, Record};
 use crate::error::Error;
-use crate::locks::Locks;
 use crate::reconcile::plan::ObservedPort;
 use crate::rows::{external_id, select, text};
 use crate::vacancies::Vacancies;
+use daemon::keyed::Locks;
 
 /// The integration bridge; ovn-controller makes it.
 pub(crate) const BRIDGE: &str = "br-int";

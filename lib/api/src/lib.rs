@@ -11,6 +11,7 @@ pub mod names;
 mod plugged;
 mod port;
 mod selection;
+pub mod storage;
 mod subnet;
 mod vpc;
 

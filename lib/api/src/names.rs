@@ -47,6 +47,8 @@ pub const CNI_CONFLIST: &str = "/etc/cni/net.d/05-outboard.conflist";
 pub const CNI_BINARY: &str = "/opt/cni/bin/outboard";
 /// Directory (0700) of the node's key, certificate and CA bundle.
 pub const IDENTITY_DIR: &str = "/var/lib/outboard/identity";
+/// Directory (0700) of the node's key, certificate and CA bundle for storage.
+pub const STORAGE_IDENTITY_DIR: &str = "/var/lib/outboard/storage-identity";
 /// Directory of the journal of attachments.
 pub const JOURNAL_DIR: &str = "/var/lib/outboard/attachments";
 /// The local Open vSwitch database.

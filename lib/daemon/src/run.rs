@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Common;
-use crate::logging;
+use crate::{failpoints, logging};
 
 /// The most worker threads: daemons on hosts with hundreds of CPUs must not take a stack and a heap arena for each.
 const MAX_WORKERS: usize = 4;
@@ -17,11 +17,17 @@ const MAX_WORKERS: usize = 4;
 /// what it is doing and returns. A second signal ends the program at once, with 130.
 ///
 /// An error is logged here, once, with its causes; the exit code is then 1.
+///
+/// With the feature `failpoints`, `FAILPOINTS` and `OUTBOARD_KILL_AT` say where a test holds or kills the program.
 pub fn run<Body, Done>(program: &'static str, args: &Common, body: Body) -> ExitCode
 where
     Body: FnOnce(CancellationToken) -> Done,
     Done: Future<Output = anyhow::Result<()>>,
 {
+    let _failpoints = match failpoints::arm() {
+        Ok(armed) => armed,
+        Err(error) => return failed_early(program, &error),
+    };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers.min(MAX_WORKERS))

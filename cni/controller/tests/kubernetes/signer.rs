@@ -4,7 +4,7 @@ use crate::apiserver::ApiServer;
 use crate::site::{SYSTEM as NAMESPACE, client, site};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cni_controller::signer::{self, SignerConfig};
+use identity::sign::{self, SignerConfig};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
@@ -21,6 +21,7 @@ fn authority(dir: &Path) -> SignerConfig {
         certificate: dir.join("tls.crt"),
         key: dir.join("tls.key"),
         lifetime: Duration::from_secs(86_400),
+        profile: identity::CHASSIS,
     };
     std::fs::write(&config.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
     std::fs::write(&config.key, key.serialize_pem()).unwrap();
@@ -81,7 +82,7 @@ async fn a_node_gets_its_own_certificate_and_no_other() {
     let site = site();
     let server = &site.server;
     let dir = tempfile::tempdir().unwrap();
-    let signer = tokio::spawn(signer::run(
+    let signer = tokio::spawn(sign::run(
         client(&server.url(), "controller"),
         authority(dir.path()),
     ));

@@ -1,6 +1,7 @@
 //! Whole operations against a real OVN of one node: databases, northd, ovs-vswitchd, ovn-controller, kernel.
 
 mod add;
+mod certificate;
 mod events;
 mod faults;
 mod server;

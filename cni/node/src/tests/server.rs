@@ -14,7 +14,6 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::locks::Locks;
 use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::node::Node;
@@ -24,6 +23,7 @@ use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::testing::run;
 use crate::vswitch::Vswitch;
+use daemon::keyed::Locks;
 
 /// A node without any database.
 fn bare(home: &Path, recovered: bool) -> Arc<Node> {

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use crate::gateway::tests::ovn::{NODE, Ovn};
 use crate::gateway::tests::sandbox::{eventually, sh};
-use crate::locks::Locks;
 use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::node::Node;
@@ -21,6 +20,7 @@ use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::vswitch::Vswitch;
 use crate::{plumb, reconcile, server};
+use daemon::keyed::Locks;
 
 pub(super) const MTU: u32 = 1342;
 

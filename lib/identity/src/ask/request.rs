@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use api::names::{CHASSIS_ORGANIZATION, SIGNER};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestSpec,
@@ -13,16 +12,19 @@ use k8s_openapi::api::certificates::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use kube::runtime::wait::await_condition;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData, SanType};
 use tracing::info;
 use uuid::Uuid;
 
+use super::error::Error;
 use super::store::Store;
-use super::{Error, validity};
+use super::validity::{self, Holder};
+use crate::Profile;
 
 /// What is asked for, and how long an answer is awaited.
 pub(crate) struct Request<'a> {
-    pub(crate) chassis: &'a str,
+    pub(crate) profile: &'a Profile,
+    pub(crate) holder: Holder<'a>,
     pub(crate) lifetime_seconds: i32,
     pub(crate) patience: Duration,
 }
@@ -60,11 +62,11 @@ impl Request<'_> {
         }
         let certificate = answer?;
         let key_pem = key.serialize_pem();
-        match validity::renewal_time(&key_pem, &certificate, self.chassis) {
+        match validity::renewal_time(&key_pem, &certificate, self.holder) {
             Ok(_) => Ok((key_pem, certificate)),
             Err(problem) => {
                 store.forget_pending();
-                Err(Error::Unusable { name, problem })
+                Err(self.unusable(name, problem))
             }
         }
     }
@@ -83,14 +85,18 @@ impl Request<'_> {
 
     fn object(&self, key: &KeyPair) -> Result<CertificateSigningRequest, Error> {
         let mut subject = DistinguishedName::new();
-        subject.push(DnType::OrganizationName, CHASSIS_ORGANIZATION);
-        subject.push(DnType::CommonName, self.chassis);
+        subject.push(DnType::OrganizationName, self.profile.organization);
+        subject.push(DnType::CommonName, self.holder.common_name);
         let mut params = CertificateParams::default();
         params.distinguished_name = subject;
-        let pem = params
-            .serialize_request(key)
-            .and_then(|request| request.pem())
-            .map_err(|source| self.key_error(source))?;
+        let mut made = || -> Result<String, rcgen::Error> {
+            if let Some(name) = self.holder.dns_name {
+                params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
+            }
+            params.serialize_request(key)?.pem()
+        };
+        let pem = made().map_err(|source| self.key_error(source))?;
+        let usages = self.profile.usages().iter();
         Ok(CertificateSigningRequest {
             metadata: ObjectMeta {
                 name: Some(self.name(key)),
@@ -98,11 +104,8 @@ impl Request<'_> {
             },
             spec: CertificateSigningRequestSpec {
                 request: ByteString(pem.into_bytes()),
-                signer_name: SIGNER.to_owned(),
-                usages: Some(vec![
-                    "digital signature".to_owned(),
-                    "client auth".to_owned(),
-                ]),
+                signer_name: self.profile.signer.to_owned(),
+                usages: Some(usages.map(|&usage| usage.to_owned()).collect()),
                 expiration_seconds: Some(self.lifetime_seconds),
                 ..CertificateSigningRequestSpec::default()
             },
@@ -110,16 +113,24 @@ impl Request<'_> {
         })
     }
 
-    /// Lower-case, because an object's name is a DNS name and a chassis name is one too.
+    /// Lower-case, because an object's name is a DNS name and our common names are such too.
     fn name(&self, key: &KeyPair) -> String {
         let of_key = Uuid::new_v5(&Uuid::NAMESPACE_OID, &key.subject_public_key_info());
-        format!("outboard-{}-{}", self.chassis, of_key.simple())
+        format!("outboard-{}-{}", self.holder.common_name, of_key.simple())
     }
 
     fn key_error(&self, source: rcgen::Error) -> Error {
         Error::Key {
-            chassis: self.chassis.to_owned(),
+            common_name: self.holder.common_name.to_owned(),
             source,
+        }
+    }
+
+    fn unusable(&self, name: String, problem: String) -> Error {
+        Error::Unusable {
+            name,
+            problem,
+            controller: self.profile.controller,
         }
     }
 
@@ -136,6 +147,8 @@ impl Request<'_> {
             .map_err(|_| Error::Undecided {
                 name: name.to_owned(),
                 seconds: self.patience.as_secs(),
+                controller: self.profile.controller,
+                signer: self.profile.signer,
             })?
             .map_err(|source| Error::Api {
                 action: "watch",
@@ -146,27 +159,27 @@ impl Request<'_> {
                 name: name.to_owned(),
             })?;
         if let Some((denied, reason, message)) = refusal(&object) {
-            let (name, chassis) = (name.to_owned(), self.chassis.to_owned());
+            let (name, controller) = (name.to_owned(), self.profile.controller);
             return Err(if denied {
                 Error::Denied {
                     name,
-                    chassis,
+                    common_name: self.holder.common_name.to_owned(),
                     reason,
                     message,
+                    controller,
                 }
             } else {
                 Error::Failed {
                     name,
                     reason,
                     message,
+                    controller,
                 }
             });
         }
         let bytes = certificate(&object).unwrap_or_default().to_vec();
-        String::from_utf8(bytes).map_err(|_| Error::Unusable {
-            name: name.to_owned(),
-            problem: "it is not PEM text".to_owned(),
-        })
+        String::from_utf8(bytes)
+            .map_err(|_| self.unusable(name.to_owned(), "it is not PEM text".to_owned()))
     }
 }
 

@@ -1,12 +1,13 @@
-//! May this request have a chassis certificate? A pure function of what the API server wrote down.
+//! May this request have a certificate? A pure function of what the API server wrote down.
 //!
-//! Everything is refused that is not exactly what `cni-node identity` asks for. Who posted the
+//! Everything is refused that is not exactly what a node asks for (feature `ask`). Who posted the
 //! request and on which node that token lives are facts of the API server; whatever else is in the
 //! request is the node's word and grants nothing.
 
+use crate::Profile;
 use api::names;
 use std::collections::BTreeMap;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry as oid;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer as _, ParsedCriAttribute, X509CertificationRequest};
@@ -30,7 +31,9 @@ pub(crate) struct Posted<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     /// The common name.
-    pub(crate) chassis: String,
+    pub(crate) common_name: String,
+    /// The DNS name, for a server's certificate.
+    pub(crate) dns_name: Option<String>,
     /// The public key: a SubjectPublicKeyInfo (DER).
     pub(crate) public_key: Vec<u8>,
 }
@@ -38,63 +41,77 @@ pub(crate) struct Grant {
 /// Why there is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
-    #[error("posted by {0:?}: only {user} may ask for chassis certificates", user = names::NODE_USER)]
-    Poster(String),
+    #[error("posted by {found:?}: only {user} may ask for {kind} certificates")]
+    Poster {
+        found: String,
+        user: &'static str,
+        kind: &'static str,
+    },
     #[error(
         "the poster's token is not bound to a {0}: use a projected service account token of a pod on the node"
     )]
     Unbound(&'static str),
-    #[error("usages are {0:?}: ask for exactly \"digital signature\" and \"client auth\"")]
-    Usages(Vec<String>),
+    #[error("usages are {found:?}: ask for exactly {wanted}")]
+    Usages { found: Vec<String>, wanted: String },
     #[error("the request is no PKCS #10 request that can be read: {0}")]
     Malformed(String),
     #[error("the request is not signed with its own key")]
     Signature,
     #[error("the key is {0}: use ECDSA on P-256 or P-384")]
     Key(String),
-    #[error("the subject is {found:?}: it must be CN={chassis}, alone or with O={organization}", organization = names::CHASSIS_ORGANIZATION)]
-    Subject { found: String, chassis: String },
     #[error(
-        "the common name is {found:?}, but the token is bound to node {node:?}, whose chassis is {chassis:?}"
+        "the subject is {found:?}: it must be CN={common_name}, alone or with O={organization}"
+    )]
+    Subject {
+        found: String,
+        common_name: String,
+        organization: &'static str,
+    },
+    #[error(
+        "the common name is {found:?}, but the token is bound to node {node:?}, whose {noun} is {common_name:?}"
     )]
     OtherNode {
         found: String,
         node: String,
-        chassis: String,
+        noun: &'static str,
+        common_name: String,
     },
-    #[error("the request asks for {0}: a chassis certificate has none")]
-    Extension(String),
+    #[error("the subject alternative names are {found:?}: ask for exactly one, DNS name {node:?}")]
+    Names { found: Vec<String>, node: String },
+    #[error("the request asks for {found}: a {kind} certificate has none")]
+    Extension { found: String, kind: &'static str },
 }
 
 impl Denial {
     /// A word in CamelCase for the condition's `reason`.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Poster(_) => "WrongPoster",
+            Self::Poster { .. } => "WrongPoster",
             Self::Unbound(_) => "TokenNotBound",
-            Self::Usages(_) => "WrongUsages",
+            Self::Usages { .. } => "WrongUsages",
             Self::Malformed(_) => "Malformed",
             Self::Signature => "BadSignature",
             Self::Key(_) => "WrongKey",
             Self::Subject { .. } => "WrongSubject",
             Self::OtherNode { .. } => "OtherNode",
-            Self::Extension(_) => "WrongExtension",
+            Self::Names { .. } => "WrongNames",
+            Self::Extension { .. } => "WrongExtension",
         }
     }
 }
 
-/// The certificate that the request may have.
-pub(crate) fn verdict(posted: &Posted<'_>) -> Result<Grant, Denial> {
-    if posted.username != names::NODE_USER {
-        return Err(Denial::Poster(posted.username.to_owned()));
+/// The certificate of `profile` that the request may have.
+pub(crate) fn verdict(profile: &Profile, posted: &Posted<'_>) -> Result<Grant, Denial> {
+    if posted.username != profile.user {
+        return Err(Denial::Poster {
+            found: posted.username.to_owned(),
+            user: profile.user,
+            kind: profile.kind,
+        });
     }
     bound_to(posted, names::EXTRA_POD_NAME, "pod")?;
     let node = bound_to(posted, names::EXTRA_NODE_NAME, "node")?;
-    let mut usages: Vec<&str> = posted.usages.iter().map(String::as_str).collect();
-    usages.sort_unstable();
-    if usages != ["client auth", "digital signature"] {
-        return Err(Denial::Usages(posted.usages.to_vec()));
-    }
+    check_usages(profile, posted.usages)?;
     if posted.pem.len() > LARGEST_REQUEST {
         return Err(Denial::Malformed(format!(
             "it has more than {LARGEST_REQUEST} bytes"
@@ -110,11 +127,12 @@ pub(crate) fn verdict(posted: &Posted<'_>) -> Result<Grant, Denial> {
     }
     check_key(&request.certification_request_info.subject_pki)?;
     request.verify_signature().map_err(|_| Denial::Signature)?;
-    let chassis = names::chassis(node);
-    check_subject(&request, node, &chassis)?;
-    check_extensions(&request)?;
+    let common_name = profile.common_name(node);
+    check_subject(profile, &request, node, &common_name)?;
+    check_extensions(profile, &request, node)?;
     Ok(Grant {
-        chassis,
+        common_name,
+        dns_name: profile.dns_name(node).map(str::to_owned),
         public_key: request.certification_request_info.subject_pki.raw.to_vec(),
     })
 }
@@ -129,6 +147,25 @@ fn bound_to<'a>(posted: &Posted<'a>, key: &str, what: &'static str) -> Result<&'
         Some([value]) if !value.is_empty() => Ok(value),
         _ => Err(Denial::Unbound(what)),
     }
+}
+
+fn check_usages(profile: &Profile, usages: &[String]) -> Result<(), Denial> {
+    let mut found: Vec<&str> = usages.iter().map(String::as_str).collect();
+    let mut wanted = profile.usages().to_vec();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    if found == wanted {
+        return Ok(());
+    }
+    let quoted: Vec<String> = profile
+        .usages()
+        .iter()
+        .map(|one| format!("\"{one}\""))
+        .collect();
+    Err(Denial::Usages {
+        found: usages.to_vec(),
+        wanted: quoted.join(" and "),
+    })
 }
 
 fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Denial> {
@@ -148,14 +185,16 @@ fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Denial> {
 }
 
 fn check_subject(
+    profile: &Profile,
     request: &X509CertificationRequest<'_>,
     node: &str,
-    chassis: &str,
+    expected: &str,
 ) -> Result<(), Denial> {
     let subject = &request.certification_request_info.subject;
     let wrong = || Denial::Subject {
         found: subject.to_string(),
-        chassis: chassis.to_owned(),
+        common_name: expected.to_owned(),
+        organization: profile.organization,
     };
     let mut common_name = None;
     let mut organizations = 0;
@@ -164,7 +203,7 @@ fn check_subject(
         if *attribute.attr_type() == oid::OID_X509_COMMON_NAME && common_name.is_none() {
             common_name = Some(value);
         } else if *attribute.attr_type() == oid::OID_X509_ORGANIZATION_NAME
-            && value == names::CHASSIS_ORGANIZATION
+            && value == profile.organization
             && organizations == 0
         {
             organizations += 1;
@@ -173,21 +212,31 @@ fn check_subject(
         }
     }
     match common_name {
-        Some(found) if found == chassis => Ok(()),
+        Some(found) if found == expected => Ok(()),
         Some(found) => Err(Denial::OtherNode {
             found: found.to_owned(),
             node: node.to_owned(),
-            chassis: chassis.to_owned(),
+            noun: profile.noun(),
+            common_name: expected.to_owned(),
         }),
         None => Err(wrong()),
     }
 }
 
-/// Key usages that we give anyway may be asked for; names, CA bits and the unknown may not.
-fn check_extensions(request: &X509CertificationRequest<'_>) -> Result<(), Denial> {
+/// Key usages that we give anyway may be asked for, a server's own name must be; CA bits, other names and the unknown may not.
+fn check_extensions(
+    profile: &Profile,
+    request: &X509CertificationRequest<'_>,
+    node: &str,
+) -> Result<(), Denial> {
+    let extra = |found: String| Denial::Extension {
+        found,
+        kind: profile.kind,
+    };
+    let mut names = Vec::new();
     for attribute in request.certification_request_info.iter_attributes() {
         let ParsedCriAttribute::ExtensionRequest(asked) = attribute.parsed_attribute() else {
-            return Err(Denial::Extension(format!("attribute {}", attribute.oid)));
+            return Err(extra(format!("attribute {}", attribute.oid)));
         };
         for extension in &asked.extensions {
             let usual = match extension.parsed_extension() {
@@ -195,29 +244,40 @@ fn check_extensions(request: &X509CertificationRequest<'_>) -> Result<(), Denial
                 ParsedExtension::KeyUsage(usage) => usage.flags == 1,
                 ParsedExtension::ExtendedKeyUsage(usage) => {
                     usage.client_auth
+                        && usage.server_auth == profile.server
                         && !(usage.any
-                            || usage.server_auth
                             || usage.code_signing
                             || usage.email_protection
                             || usage.time_stamping
                             || usage.ocsp_signing)
                         && usage.other.is_empty()
                 }
-                ParsedExtension::SubjectAlternativeName(names) => {
-                    return Err(Denial::Extension(format!(
+                ParsedExtension::SubjectAlternativeName(asked) if profile.server => {
+                    names.extend(&asked.general_names);
+                    true
+                }
+                ParsedExtension::SubjectAlternativeName(asked) => {
+                    return Err(extra(format!(
                         "{} subject alternative name(s)",
-                        names.general_names.len()
+                        asked.general_names.len()
                     )));
                 }
                 ParsedExtension::BasicConstraints(constraints) => !constraints.ca,
                 _ => false,
             };
             if !usual {
-                return Err(Denial::Extension(format!("extension {}", extension.oid)));
+                return Err(extra(format!("extension {}", extension.oid)));
             }
         }
     }
-    Ok(())
+    match names.as_slice() {
+        [] if !profile.server => Ok(()),
+        [GeneralName::DNSName(name)] if *name == node => Ok(()),
+        names => Err(Denial::Names {
+            found: names.iter().map(ToString::to_string).collect(),
+            node: node.to_owned(),
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The identity directory: a key, its certificate and the CA bundle, swapped together.
 //!
-//! Readers (ovn-controller, OVS, cni-node) know three plain paths. Those are symlinks through `..data`, which one rename points at
+//! Readers (ovn-controller, OVS, cni-node, QEMU, …) know plain paths. Those are symlinks through `..data`, which one rename points at
 //! a new directory: nobody sees a new key beside an old certificate (Kubernetes' volumes are written the same way). Links are
 //! relative, so that they hold on the host and in the container.
 
@@ -14,6 +14,14 @@ use super::Error;
 const DATA: &str = "..data";
 const PENDING: &str = "..pending.key";
 const FILES: [&str; 3] = ["tls.key", "tls.crt", "ca.crt"];
+/// A client and server has them under these names too: QEMU's for a directory of TLS credentials, which csi-node-dpu reads as well.
+const NAMES_OF_QEMU: [(&str, &str); 5] = [
+    ("client-key.pem", "tls.key"),
+    ("client-cert.pem", "tls.crt"),
+    ("server-key.pem", "tls.key"),
+    ("server-cert.pem", "tls.crt"),
+    ("ca-cert.pem", "ca.crt"),
+];
 
 /// What the directory holds, all PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +35,12 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Store {
     directory: PathBuf,
+    server: bool,
 }
 
 impl Store {
-    /// Makes the directory if need be and closes it to all but root.
-    pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
+    /// Makes the directory if need be and closes it to all but root. A `server`'s has QEMU's names too.
+    pub(crate) fn open(directory: &Path, server: bool) -> Result<Self, Error> {
         let failed = |source| Error::Files {
             action: "make the identity directory",
             path: directory.to_owned(),
@@ -45,6 +54,7 @@ impl Store {
         fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
         Ok(Self {
             directory: directory.to_owned(),
+            server,
         })
     }
 
@@ -68,7 +78,7 @@ impl Store {
         }))
     }
 
-    /// Puts the three files in place in one step, durably.
+    /// Puts the files in place in one step, durably.
     pub(crate) fn write(&self, identity: &Identity) -> Result<(), Error> {
         self.swap(identity).map_err(|source| Error::Files {
             action: "write the identity in",
@@ -121,8 +131,11 @@ impl Store {
         }
         File::open(&home)?.sync_all()?;
         self.link(DATA, Path::new(&version))?;
-        for name in FILES {
-            let target = Path::new(DATA).join(name);
+        let own = FILES.map(|name| (name, name));
+        let foreign = NAMES_OF_QEMU.iter().copied().filter(|_| self.server);
+        // Our own last: while one is missing the directory counts as empty, and is written once more.
+        for (name, file) in foreign.chain(own) {
+            let target = Path::new(DATA).join(file);
             if fs::read_link(self.directory.join(name)).ok().as_deref() != Some(&target) {
                 self.link(name, &target)?;
             }

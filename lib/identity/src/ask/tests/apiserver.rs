@@ -1,10 +1,6 @@
-//! The whole of `cni-node identity` against a server that speaks the certificates API.
-
-mod chain;
+//! A server that speaks the certificates API, and the signer behind it.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -24,33 +20,32 @@ use rcgen::{
 };
 use serde_json::json;
 use tokio::sync::watch;
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
-
-use super::*;
-use crate::gateway::tests::sandbox::eventually;
 
 /// What the signer does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Signer {
+pub(crate) enum Signer {
     Signs,
     Denies,
     Sleeps,
     SignsForAnotherName,
+    SignsWithoutNames,
 }
 
 #[derive(Clone)]
-struct ApiServer {
+pub(crate) struct ApiServer {
     signer: Arc<Mutex<Signer>>,
     objects: Arc<Mutex<BTreeMap<String, CertificateSigningRequest>>>,
     changed: watch::Sender<u64>,
-    ca: Arc<(String, KeyPair)>,
-    posts: Arc<AtomicUsize>,
+    /// Certificate (PEM) and key of [`authority`].
+    pub(crate) ca: Arc<(String, KeyPair)>,
+    /// How often somebody posted.
+    pub(crate) posts: Arc<AtomicUsize>,
 }
 
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
 impl ApiServer {
-    fn new(signer: Signer) -> Self {
+    pub(crate) fn new(signer: Signer) -> Self {
         let key = KeyPair::generate().unwrap();
         let ca = authority().self_signed(&key).unwrap().pem();
         Self {
@@ -62,7 +57,7 @@ impl ApiServer {
         }
     }
 
-    async fn client(&self) -> kube::Client {
+    pub(crate) async fn client(&self) -> kube::Client {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
@@ -75,7 +70,7 @@ impl ApiServer {
         .unwrap()
     }
 
-    fn set(&self, signer: Signer) {
+    pub(crate) fn set(&self, signer: Signer) {
         *self.signer.lock().unwrap() = signer;
         let names: Vec<String> = self.objects.lock().unwrap().keys().cloned().collect();
         for name in names {
@@ -83,7 +78,7 @@ impl ApiServer {
         }
     }
 
-    /// What cni-controller does.
+    /// What the controller does.
     fn decide(&self, name: &str) {
         let signer = *self.signer.lock().unwrap();
         let mut objects = self.objects.lock().unwrap();
@@ -102,7 +97,10 @@ impl ApiServer {
                     ..CertificateSigningRequestCondition::default()
                 }]);
             }
-            Signer::Signs | Signer::SignsForAnotherName => {
+            Signer::Signs | Signer::SignsForAnotherName | Signer::SignsWithoutNames => {
+                if signer == Signer::SignsWithoutNames {
+                    request.params.subject_alt_names.clear();
+                }
                 if signer == Signer::SignsForAnotherName {
                     request
                         .params
@@ -118,12 +116,12 @@ impl ApiServer {
         self.changed.send_modify(|version| *version += 1);
     }
 
-    fn posted(&self) -> Vec<CertificateSigningRequest> {
+    pub(crate) fn posted(&self) -> Vec<CertificateSigningRequest> {
         self.objects.lock().unwrap().values().cloned().collect()
     }
 }
 
-fn authority() -> CertificateParams {
+pub(crate) fn authority() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
@@ -206,172 +204,4 @@ fn changes_of(receiver: watch::Receiver<u64>) -> impl futures::Stream<Item = u64
         let version = *receiver.borrow();
         Some((version, receiver))
     })
-}
-
-struct Node {
-    home: tempfile::TempDir,
-}
-
-impl Node {
-    fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("bundle.crt"), "first bundle").unwrap();
-        Self { home }
-    }
-
-    fn directory(&self) -> std::path::PathBuf {
-        self.home.path().join("identity")
-    }
-
-    fn file(&self, name: &str) -> String {
-        std::fs::read_to_string(self.directory().join(name)).unwrap()
-    }
-
-    async fn start(&self, server: &ApiServer, timeout_seconds: u64) -> Result<(), Error> {
-        let args = Args {
-            node: "n1".to_owned(),
-            directory: self.directory(),
-            ca: self.home.path().join("bundle.crt"),
-            lifetime_seconds: 3600,
-            timeout_seconds,
-            once: true,
-            keep: false,
-        };
-        run(&args, server.client().await).await
-    }
-}
-
-#[tokio::test]
-async fn a_new_node_gets_a_certificate_and_keeps_it() {
-    let server = ApiServer::new(Signer::Signs);
-    let node = Node::new();
-    node.start(&server, 20).await.unwrap();
-
-    let posted = server.posted();
-    assert_eq!(posted.len(), 1);
-    let spec = &posted[0].spec;
-    assert_eq!(spec.signer_name, "iaas.yusur.io/node");
-    assert_eq!(
-        spec.usages.as_deref().unwrap(),
-        ["digital signature", "client auth"]
-    );
-    assert_eq!(spec.expiration_seconds, Some(3600));
-    let (_, pem) = x509_parser::pem::parse_x509_pem(&spec.request.0).unwrap();
-    let (_, request) = X509CertificationRequest::from_der(&pem.contents).unwrap();
-    request.verify_signature().unwrap();
-    let info = &request.certification_request_info;
-    assert_eq!(info.subject.to_string(), "O=outboard:chassis, CN=n1");
-    assert!(
-        info.attributes().is_empty(),
-        "the signer refuses extensions"
-    );
-
-    validity::renewal_time(&node.file("tls.key"), &node.file("tls.crt"), "n1").unwrap();
-    assert_eq!(node.file("ca.crt"), "first bundle");
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&node.directory()), 0o700);
-    assert_eq!(mode(&node.directory().join("tls.key")), 0o600);
-
-    let key = node.file("tls.key");
-    std::fs::write(node.home.path().join("bundle.crt"), "second bundle").unwrap();
-    node.start(&server, 20).await.unwrap();
-    assert_eq!(server.posted().len(), 1, "a good pair is used again");
-    assert_eq!(node.file("tls.key"), key);
-    assert_eq!(node.file("ca.crt"), "second bundle");
-    let names: Vec<_> = std::fs::read_dir(node.directory())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("..v") || name.contains("pending"))
-        .collect();
-    assert_eq!(names.len(), 1, "only the version in use is left: {names:?}");
-}
-
-#[tokio::test]
-async fn a_denial_says_why_and_the_next_start_asks_with_another_key() {
-    let server = ApiServer::new(Signer::Denies);
-    let node = Node::new();
-    let sentence = node.start(&server, 20).await.unwrap_err().to_string();
-    assert!(
-        sentence.contains("WrongNode") && sentence.contains("bound to node n2"),
-        "{sentence}"
-    );
-    assert!(!node.directory().join("tls.key").exists());
-    server.set(Signer::Signs);
-    node.start(&server, 20).await.unwrap();
-    assert_eq!(server.posted().len(), 2);
-}
-
-#[tokio::test]
-async fn without_a_signer_the_request_waits_and_a_restart_waits_for_the_same() {
-    let server = ApiServer::new(Signer::Sleeps);
-    let node = Node::new();
-    let sentence = node.start(&server, 1).await.unwrap_err().to_string();
-    assert!(sentence.contains("is cni-controller running"), "{sentence}");
-    let posted_again = eventually("the second post", || {
-        server.posts.load(Ordering::SeqCst) == 2
-    });
-    // The signer comes up while the node waits.
-    let (answer, ()) = tokio::join!(node.start(&server, 20), async {
-        posted_again.await;
-        server.set(Signer::Signs);
-    });
-    answer.unwrap();
-    assert_eq!(server.posted().len(), 1);
-}
-
-#[tokio::test]
-async fn a_certificate_for_another_name_is_refused() {
-    let server = ApiServer::new(Signer::SignsForAnotherName);
-    let node = Node::new();
-    let sentence = node.start(&server, 1).await.unwrap_err().to_string();
-    assert!(
-        sentence.contains("n2") && sentence.contains("n1"),
-        "{sentence}"
-    );
-    assert!(!node.directory().join("tls.crt").exists());
-}
-
-#[test]
-fn renewal_is_due_at_two_thirds_of_the_life() {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, "n1");
-    let start = now() - 600;
-    let at = |seconds: i64| std::time::UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs());
-    params.not_before = at(start).into();
-    params.not_after = at(start + 3000).into();
-    let held = Identity {
-        key_pem: key.serialize_pem(),
-        cert_pem: params.self_signed(&key).unwrap().pem(),
-        ca_pem: String::new(),
-    };
-    let Verdict::Use { renew_at } = validity::judge(Some(&held), "n1", now()) else {
-        panic!("it is fresh");
-    };
-    assert!(
-        (start + 1850..=start + 2000).contains(&renew_at),
-        "{}",
-        renew_at - start
-    );
-    for (chassis, now, why) in [
-        ("n1", start + 2001, "two thirds"),
-        ("n1", start - 10, "only from"),
-        ("n2", now(), "not n2"),
-    ] {
-        let Verdict::Renew { why: said } = validity::judge(Some(&held), chassis, now) else {
-            panic!("{chassis} at {now}");
-        };
-        assert!(said.contains(why), "{said}");
-    }
-    let other = Identity {
-        key_pem: KeyPair::generate().unwrap().serialize_pem(),
-        ..held
-    };
-    assert!(matches!(
-        validity::judge(Some(&other), "n1", now()),
-        Verdict::Renew { .. }
-    ));
 }

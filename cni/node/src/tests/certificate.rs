@@ -1,19 +1,26 @@
 //! The files that `cni-node identity` leaves, in the hands of those who read them: ovn-controller and the database client.
 
+#[path = "../../../../lib/identity/src/ask/tests/apiserver.rs"]
+#[allow(dead_code, reason = "the asking half's own tests use all of it")]
+mod apiserver;
+
+use std::path::Path;
+
+use identity::ask;
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 
-use super::*;
+use self::apiserver::{ApiServer, Signer, authority};
 use crate::chassis::Place;
 use crate::gateway::tests::ovn::{NODE, Ovn};
 use crate::gateway::tests::run_node_half;
-use crate::gateway::tests::sandbox::{sandboxed, uplink};
+use crate::gateway::tests::sandbox::{eventually, sandboxed, uplink};
 
 const SOUTHBOUND: &str = "ssl:127.0.0.1:6642";
 
 #[test]
 fn ovn_controller_and_cni_node_get_in_with_the_certificate_and_with_its_successor() {
     sandboxed(
-        "identity::tests::chain::ovn_controller_and_cni_node_get_in_with_the_certificate_and_with_its_successor",
+        "tests::certificate::ovn_controller_and_cni_node_get_in_with_the_certificate_and_with_its_successor",
         scenario(),
     );
 }
@@ -21,9 +28,22 @@ fn ovn_controller_and_cni_node_get_in_with_the_certificate_and_with_its_successo
 async fn scenario() {
     uplink();
     let server = ApiServer::new(Signer::Signs);
-    let node = Node::new();
+    let home = tempfile::tempdir().unwrap();
+    let bundle = home.path().join("bundle.crt");
+    let asking = ask::Args {
+        node: NODE.to_owned(),
+        directory: home.path().join("identity"),
+        ca: bundle.clone(),
+        lifetime_seconds: 3600,
+        timeout_seconds: 20,
+        once: true,
+        keep: false,
+    };
+    let ask = async || {
+        let client = server.client().await;
+        ask::obtain(&identity::CHASSIS, &asking, client).await
+    };
     let mut ovn = Ovn::start().await;
-    let bundle = node.home.path().join("bundle.crt");
     std::fs::write(&bundle, &server.ca.0).unwrap();
     serve_tls(&ovn, &server, &bundle);
     let listen = "set-connection role=ovn-controller pssl:6642:127.0.0.1";
@@ -32,10 +52,10 @@ async fn scenario() {
     // Everything starts before there is a certificate, as on a new node.
     let place = Place {
         southbound: SOUTHBOUND.to_owned(),
-        identity: node.directory(),
+        identity: asking.directory.clone(),
         ..ovn.place()
     };
-    let file = |name: &str| node.directory().join(name);
+    let file = |name: &str| asking.directory.join(name);
     let mut config = ovsdb::Config::new("OVN_Southbound", vec![SOUTHBOUND.parse().unwrap()]);
     config.tls = Some(ovsdb::Tls {
         key: file("tls.key"),
@@ -58,7 +78,7 @@ async fn scenario() {
     })
     .await;
 
-    node.start(&server, 20).await.unwrap();
+    ask().await.unwrap();
     eventually("the chassis", || chassis_says().is_empty()).await;
     assert!(
         ovn.sbctl("--bare --columns=name list Chassis")
@@ -66,10 +86,11 @@ async fn scenario() {
     );
 
     // The successor is what they show when they connect again.
-    let first = node.file("tls.crt");
+    let certificate = || std::fs::read_to_string(file("tls.crt")).unwrap();
+    let first = certificate();
     std::fs::remove_file(file("tls.crt")).unwrap();
-    node.start(&server, 20).await.unwrap();
-    assert_ne!(node.file("tls.crt"), first);
+    ask().await.unwrap();
+    assert_ne!(certificate(), first);
     ovn.sbctl("del-connection -- chassis-del n1");
     eventually("a lost database", || !chassis_says().is_empty()).await;
     ovn.sbctl(listen);

@@ -1,17 +1,14 @@
-//! Signs chassis certificates: CertificateSigningRequests with the signer name `iaas.yusur.io/node`.
+//! The signing half: serves the CertificateSigningRequests of one [`Profile`].
 //!
-//! OVN's role for ovn-controller trusts the common name of a certificate to be the chassis name.
-//! So a request is granted only when the API server itself says, in the request's `extra`, that it
-//! was posted with a token bound to a pod on that very node ([`verdict`]). One loop, level-triggered:
+//! Whoever reads such a certificate trusts its common name: OVN's role for ovn-controller takes it for the chassis name, storage
+//! targets and csi-controller for the node's. So a request is granted only when the API server itself says, in the request's `extra`,
+//! that it was posted with a token bound to a pod on that very node ([`verdict`]). One loop, level-triggered:
 //! a request that is pending gets a verdict, then the condition, then the certificate; each step
 //! reads what is there first, so two signers at once do no harm.
 
-mod authority;
 mod verdict;
 
-use crate::watch;
-use api::names;
-use authority::Authority;
+use crate::{Authority, AuthorityError, Profile};
 use futures::StreamExt as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
@@ -28,10 +25,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use verdict::Posted;
 
+pub(crate) use verdict::Grant;
+
 /// A failed step is tried again after this.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Where the chassis CA lies and what it gives out.
+/// The watch is asked for again after this many seconds, and the API server says a word at the latest shortly before. A client whose
+/// `read_timeout` is a little longer gives up a connection only when it is dead.
+pub const WATCH_SECONDS: u32 = 45;
+
+/// Where the CA lies and what it gives out.
 #[derive(Clone, Debug)]
 pub struct SignerConfig {
     /// The CA's certificate (PEM). Read again for each request: a rotated CA counts at once.
@@ -40,6 +43,8 @@ pub struct SignerConfig {
     pub key: PathBuf,
     /// How long a certificate lasts. A request may ask for less, never for more.
     pub lifetime: Duration,
+    /// Whose requests are served.
+    pub profile: Profile,
 }
 
 /// Why a request could not be worked on. All of them are tried again.
@@ -58,7 +63,7 @@ enum SignerError {
     },
     /// The CA could not be read or does not work.
     #[error(transparent)]
-    Authority(#[from] authority::AuthorityError),
+    Authority(#[from] AuthorityError),
 }
 
 struct Context {
@@ -69,10 +74,9 @@ struct Context {
 /// Serves requests until it is dropped.
 pub async fn run(client: Client, config: SignerConfig) {
     let api: Api<CertificateSigningRequest> = Api::all(client);
-    // No longer than the other watches: the connection counts as dead when it is silent for longer.
     let ours = watcher::Config::default()
-        .timeout(watch::PERIOD)
-        .fields(&format!("spec.signerName={}", names::SIGNER));
+        .timeout(WATCH_SECONDS)
+        .fields(&format!("spec.signerName={}", config.profile.signer));
     let context = Arc::new(Context {
         api: api.clone(),
         config,
@@ -81,10 +85,10 @@ pub async fn run(client: Client, config: SignerConfig) {
         .run(
             |request, context| async move { reconcile(&request, &context).await },
             |request, error, _| {
-                let error = anyhow::Error::msg(error.to_string());
                 tracing::warn!(
                     request = request.name_any(),
-                    "{error:#}; tried again in {RETRY:?}"
+                    "{}; tried again in {RETRY:?}",
+                    crate::chain(error)
                 );
                 Action::requeue(RETRY)
             },
@@ -98,11 +102,13 @@ async fn reconcile(
     request: &CertificateSigningRequest,
     context: &Context,
 ) -> Result<Action, SignerError> {
-    if request.spec.signer_name != names::SIGNER || is_settled(request) {
+    let config = &context.config;
+    let profile = &config.profile;
+    if request.spec.signer_name != profile.signer || is_settled(request) {
         return Ok(Action::await_change());
     }
     let name = request.name_any();
-    let grant = match verdict::verdict(&posted(request)) {
+    let grant = match verdict::verdict(profile, &posted(request)) {
         Ok(grant) => grant,
         Err(denial) => {
             tracing::warn!(
@@ -122,8 +128,9 @@ async fn reconcile(
     };
     if !has(request, "Approved") {
         let message = format!(
-            "the token is bound to the node of chassis {}",
-            grant.chassis
+            "the token is bound to the node of {} {}",
+            profile.noun(),
+            grant.common_name
         );
         // The certificate follows when the approved request comes back through the watch.
         return write_condition(
@@ -133,11 +140,10 @@ async fn reconcile(
         )
         .await;
     }
-    let lifetime = requested_lifetime(request).map_or(context.config.lifetime, |asked| {
-        asked.min(context.config.lifetime)
-    });
-    let authority = Authority::load(&context.config.certificate, &context.config.key)?;
-    let certificate = authority.sign(&grant, lifetime, SystemTime::now())?;
+    let lifetime =
+        requested_lifetime(request).map_or(config.lifetime, |asked| asked.min(config.lifetime));
+    let authority = Authority::of(profile, &config.certificate, &config.key)?;
+    let certificate = authority.sign(profile, &grant, lifetime, SystemTime::now())?;
     let patch = json!({
         "metadata": { "resourceVersion": request.resource_version() },
         "status": { "certificate": ByteString(certificate.into_bytes()) },
@@ -147,9 +153,11 @@ async fn reconcile(
         .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .map_err(|source| api_error(&name, "certificate", source))?;
+    let (chassis, node) = profile.fields(&grant.common_name);
     tracing::info!(
         request = name,
-        chassis = grant.chassis,
+        chassis,
+        node,
         ?lifetime,
         "signed a certificate"
     );

@@ -1,0 +1,25 @@
+//! Steps at which a test holds or kills a program (crate `fail`); a release has none.
+
+use fail::FailScenario;
+
+/// Reads the variable `FAILPOINTS` (crate `fail`: `step=pause;…`), and `OUTBOARD_KILL_AT`, the name of one step at which the
+/// program ends as by `kill -9`. They count until the answer is dropped. Without the feature `failpoints` this does nothing.
+///
+/// # Errors
+/// `OUTBOARD_KILL_AT` names no step.
+pub(crate) fn arm() -> anyhow::Result<FailScenario<'static>> {
+    let scenario = FailScenario::setup();
+    #[cfg(feature = "failpoints")]
+    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT") {
+        fail::cfg_callback(&step, die)
+            .map_err(|why| anyhow::anyhow!("OUTBOARD_KILL_AT={step}: {why}"))?;
+    }
+    Ok(scenario)
+}
+
+/// Nothing is flushed, undone or dropped.
+#[cfg(feature = "failpoints")]
+fn die() {
+    // It does not return, unless there is no such process: then nothing is left to end.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+}
