@@ -10,6 +10,7 @@ use framework::local::{Aio, Config, Listen, Local};
 use framework::{Backend, Capabilities};
 use serde::Deserialize;
 
+use crate::certificates::{Ca, Target};
 use crate::request::invalid;
 use crate::request::topology::Segments;
 use crate::status::Answer;
@@ -33,6 +34,7 @@ enum Entry {
 struct LocalEntry {
     directory: PathBuf,
     engine_socket: Option<PathBuf>,
+    /// Not given: the node that this program runs on.
     engine_id: Option<String>,
     /// Not given: a unix socket for each volume, for hosts of this machine.
     tcp: Option<Tcp>,
@@ -53,6 +55,7 @@ struct LocalEntry {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Tcp {
     address: IpAddr,
+    /// Not given: that node's address, else `address`.
     advertise: Option<IpAddr>,
     first_port: u16,
     last_port: u16,
@@ -74,6 +77,19 @@ pub(crate) struct Served {
     pub(crate) credentials: String,
     /// As the target's certificate has it; empty: its address.
     pub(crate) server_name: String,
+    /// For which certificates can be made.
+    pub(crate) target: Option<Target>,
+}
+
+/// Where this program runs: what the file may leave out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Here {
+    /// The node's name.
+    pub(crate) node: Option<String>,
+    /// The node's address.
+    pub(crate) address: Option<IpAddr>,
+    /// With which the targets' certificates are made.
+    pub(crate) ca: Option<Ca>,
 }
 
 /// All of them; the first one is the default.
@@ -81,7 +97,7 @@ pub(crate) struct Backends(Vec<Served>);
 
 impl Backends {
     /// Opens what the file names.
-    pub(crate) async fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn open(path: &Path, here: &Here) -> anyhow::Result<Self> {
         let text = tokio::fs::read_to_string(path)
             .await
             .with_context(|| format!("--backends {}", path.display()))?;
@@ -90,7 +106,7 @@ impl Backends {
         let mut all: BTreeMap<String, ()> = BTreeMap::new();
         let mut served = Vec::new();
         for entry in file.backends {
-            let one = entry.open().await?;
+            let one = entry.open(here).await?;
             if all.insert(one.backend.name().to_owned(), ()).is_some() {
                 bail!(
                     "--backends {}: two are called {}",
@@ -159,43 +175,83 @@ impl Backends {
 }
 
 impl Entry {
-    async fn open(self) -> anyhow::Result<Served> {
+    async fn open(self, here: &Here) -> anyhow::Result<Served> {
         let Self::Local(entry) = self;
-        let (mut credentials, mut server_name) = (String::new(), String::new());
-        if let Some(tcp) = &entry.tcp {
-            if tcp.tls_directory.is_some() && tcp.card_credentials.is_none() {
-                bail!(
-                    "backend local: tcp.tlsDirectory needs tcp.cardCredentials: as whom the cards connect"
-                );
-            }
-            if tcp.first_port == 0 || tcp.first_port > tcp.last_port {
-                bail!("backend local: tcp.firstPort to tcp.lastPort is no range of ports");
-            }
-            credentials = tcp.card_credentials.clone().unwrap_or_default();
-            server_name.clone_from(&tcp.server_name);
+        let tcp = entry.tcp.as_ref();
+        if let Some(tcp) = tcp {
+            tcp.check(here)?;
         }
+        let target = tcp.and_then(|tcp| tcp.target(here));
+        if let (Some(target), Some(ca)) = (&target, &here.ca) {
+            target.clone().ensure(ca.clone()).await?;
+        }
+        let credentials = tcp.and_then(|tcp| tcp.card_credentials.clone());
+        let server_name = tcp.map(|tcp| tcp.server_name.clone());
         let topology = entry.topology.clone();
-        let local = Local::open(entry.config()?).await?;
+        let local = Local::open(entry.config(here)?).await?;
         Ok(Served {
             backend: Arc::new(local),
             topology,
-            credentials,
-            server_name,
+            credentials: credentials.unwrap_or_default(),
+            server_name: server_name.unwrap_or_default(),
+            target,
+        })
+    }
+}
+
+impl Tcp {
+    fn check(&self, here: &Here) -> anyhow::Result<()> {
+        if self.tls_directory.is_some() && self.card_credentials.is_none() {
+            bail!(
+                "backend local: tcp.tlsDirectory needs tcp.cardCredentials: as whom the cards connect"
+            );
+        }
+        if self.first_port == 0 || self.first_port > self.last_port {
+            bail!("backend local: tcp.firstPort to tcp.lastPort is no range of ports");
+        }
+        if self.advertised(here).is_unspecified() {
+            bail!(
+                "backend local: no host reaches a volume at {}; give tcp.advertise, or --node-address",
+                self.advertised(here)
+            );
+        }
+        Ok(())
+    }
+
+    /// What hosts are told.
+    fn advertised(&self, here: &Here) -> IpAddr {
+        self.advertise.or(here.address).unwrap_or(self.address)
+    }
+
+    /// With TLS: what its certificate has to say.
+    fn target(&self, here: &Here) -> Option<Target> {
+        let mut addresses = vec![self.advertised(here)];
+        let mut dns_names = Vec::new();
+        match self.server_name.parse::<IpAddr>() {
+            _ if self.server_name.is_empty() => {}
+            Ok(address) if addresses.contains(&address) => {}
+            Ok(address) => addresses.push(address),
+            Err(_) => dns_names.push(self.server_name.clone()),
+        }
+        Some(Target {
+            directory: self.tls_directory.clone()?,
+            dns_names,
+            addresses,
         })
     }
 }
 
 impl LocalEntry {
-    fn config(self) -> anyhow::Result<Config> {
+    fn config(self, here: &Here) -> anyhow::Result<Config> {
         let engine = PathBuf::from("/run/outboard/engine/engine.sock");
         let mut config = Config::new(self.directory, self.engine_socket.unwrap_or(engine));
-        if let Some(id) = self.engine_id {
+        if let Some(id) = self.engine_id.or_else(|| here.node.clone()) {
             config.engine_id = id;
         }
         if let Some(tcp) = self.tcp {
             config.listen = Listen::Tcp {
                 address: tcp.address,
-                advertise: tcp.advertise.map(|address| address.to_string()),
+                advertise: Some(tcp.advertised(here).to_string()),
                 ports: tcp.first_port..=tcp.last_port,
                 tls: tcp.tls_directory,
             };
@@ -223,22 +279,64 @@ impl LocalEntry {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> anyhow::Result<LocalEntry> {
+        let file: File = serde_saphyr::from_str(text)?;
+        let Some(Entry::Local(local)) = file.backends.into_iter().next() else {
+            bail!("{text}")
+        };
+        Ok(local)
+    }
+
     #[test]
     fn the_example_is_right_and_typos_are_refused() {
-        let text = include_str!("../examples/backends.yaml");
-        let file: File = serde_saphyr::from_str(text).unwrap();
-        let Some(Entry::Local(local)) = file.backends.into_iter().next() else {
-            panic!("{text}")
-        };
+        let local = parse(include_str!("../examples/backends.yaml")).unwrap();
         assert_eq!(local.topology.len(), 1);
-        let config = local.config().unwrap();
+        let config = local.config(&Here::default()).unwrap();
         assert_eq!(
             (config.percent, config.engine_id.as_str()),
             (400, "storage-1")
         );
         assert!(matches!(config.listen, Listen::Tcp { tls: Some(_), .. }));
         let typo = "backends: [{kind: local, directory: /d, reserveBites: 1}]";
-        assert!(serde_saphyr::from_str::<File>(typo).is_err());
-        assert!(serde_saphyr::from_str::<File>("backends: [{kind: elsewhere}]").is_err());
+        assert!(parse(typo).is_err());
+        assert!(parse("backends: [{kind: elsewhere}]").is_err());
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_node_that_the_program_runs_on() {
+        let text = |more: &str| {
+            format!(
+                "backends: [{{kind: local, directory: /d, tcp: {{address: '::', firstPort: 1, lastPort: 2, \
+                 tlsDirectory: /t, cardCredentials: c{more}}}}}]"
+            )
+        };
+        let here = Here {
+            node: Some("n1".into()),
+            address: Some("fd00::1".parse().unwrap()),
+            ca: None,
+        };
+        let local = parse(&text("")).unwrap();
+        let tcp = local.tcp.as_ref().unwrap();
+        assert!(tcp.check(&here).is_ok());
+        let nowhere = tcp.check(&Here::default()).unwrap_err().to_string();
+        assert!(nowhere.contains("--node-address"), "{nowhere}");
+        let target = tcp.target(&here).unwrap();
+        assert_eq!(
+            (target.dns_names, target.addresses),
+            (vec![], vec!["fd00::1".parse().unwrap()])
+        );
+        let config = local.config(&here).unwrap();
+        assert_eq!(config.engine_id, "n1");
+        let Listen::Tcp { advertise, .. } = config.listen else {
+            panic!("not TCP")
+        };
+        assert_eq!(advertise.as_deref(), Some("fd00::1"));
+
+        let local = parse(&text(", advertise: 198.18.0.1, serverName: s")).unwrap();
+        let target = local.tcp.as_ref().unwrap().target(&here).unwrap();
+        assert_eq!(
+            (target.dns_names, target.addresses),
+            (vec!["s".to_owned()], vec!["198.18.0.1".parse().unwrap()])
+        );
     }
 }

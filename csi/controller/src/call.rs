@@ -8,10 +8,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 use tracing::Instrument;
 
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::metrics;
 use crate::status::Answer;
+use proto::deadline::Deadline;
 
 /// Which call, about what.
 #[derive(Debug, Clone)]

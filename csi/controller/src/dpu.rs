@@ -1,9 +1,8 @@
 //! Calls of csi-node-dpu: what attaches a volume to a host.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use framework::{NbdAddress, Target};
 use futures::FutureExt as _;
@@ -20,25 +19,36 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Response, Status};
 
 use crate::backends::Served;
-use crate::deadline::Deadline;
+use crate::certificates::Credentials;
 use crate::nodes::{Address, Node};
 use crate::status::Answer;
+use proto::deadline::Deadline;
 
 const CONNECT: Duration = Duration::from_secs(5);
+/// A machine that is gone says nothing: while an answer is waited for, a sign of life is asked for so often, and has to come
+/// within [`CONNECT`].
+const ALIVE: Duration = Duration::from_secs(10);
 
 /// Connections to the nodes' csi-node-dpu.
 #[derive(Debug)]
 pub(crate) struct Dpus {
-    /// `ca-cert.pem`, `client-cert.pem`, `client-key.pem`.
-    tls: Option<PathBuf>,
-    channels: Mutex<HashMap<String, (Address, Channel)>>,
+    credentials: Credentials,
+    connections: Mutex<HashMap<String, Connection>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    address: Address,
+    channel: Channel,
+    /// Its certificate is too old then.
+    until: Option<SystemTime>,
 }
 
 impl Dpus {
-    pub(crate) fn new(tls: Option<PathBuf>) -> Self {
+    pub(crate) fn new(credentials: Credentials) -> Self {
         Self {
-            tls,
-            channels: Mutex::default(),
+            credentials,
+            connections: Mutex::default(),
         }
     }
 
@@ -138,58 +148,67 @@ impl Dpus {
             .as_ref()
             .is_err_and(|status| status.code() == tonic::Code::Unavailable)
         {
-            self.channels().remove(&node.id);
+            self.connections().remove(&node.id);
         }
         answer.map(Response::into_inner)
     }
 
-    fn channels(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Address, Channel)>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<String, Connection>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn channel(&self, node: &Node) -> Answer<Channel> {
-        if let Some((address, channel)) = self.channels().get(&node.id)
-            && *address == node.address
+        if let Some(there) = self.connections().get(&node.id)
+            && there.address == node.address
+            && there.until.is_none_or(|until| SystemTime::now() < until)
         {
-            return Ok(channel.clone());
+            return Ok(there.channel.clone());
         }
-        let channel = match &node.address {
-            Address::Unix(path) => proto::uds::channel(path),
+        let (channel, until) = match &node.address {
+            Address::Unix(path) => (proto::uds::channel(path), None),
             Address::Tls { uri, name } => self.connect(uri, name.as_deref()).await?,
+            Address::Unknown => {
+                return Err(Status::unavailable(format!(
+                    "it is not known where node {} is reached",
+                    node.id
+                )));
+            }
         };
-        self.channels()
-            .insert(node.id.clone(), (node.address.clone(), channel.clone()));
+        let connection = Connection {
+            address: node.address.clone(),
+            channel: channel.clone(),
+            until,
+        };
+        self.connections().insert(node.id.clone(), connection);
         Ok(channel)
     }
 
-    async fn connect(&self, uri: &str, name: Option<&str>) -> Answer<Channel> {
-        let Some(dir) = &self.tls else {
-            return Err(Status::unavailable(format!(
-                "{uri} needs a client certificate; start csi-controller with --node-tls"
-            )));
-        };
-        let read = async |file: &str| {
-            let path = dir.join(file);
-            let read = tokio::fs::read(&path).await;
-            read.map_err(|why| Status::unavailable(format!("--node-tls {}: {why}", path.display())))
-        };
-        let (ca, cert, key) = (
-            read("ca-cert.pem").await?,
-            read("client-cert.pem").await?,
-            read("client-key.pem").await?,
-        );
+    async fn connect(
+        &self,
+        uri: &str,
+        name: Option<&str>,
+    ) -> Answer<(Channel, Option<SystemTime>)> {
+        let pems = self.credentials.get(uri).await?;
         let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(ca))
-            .identity(Identity::from_pem(cert, key));
+            .ca_certificate(Certificate::from_pem(pems.ca))
+            .identity(Identity::from_pem(pems.certificate, pems.key));
         if let Some(name) = name {
             tls = tls.domain_name(name);
         }
         let endpoint =
             Endpoint::from_shared(uri.to_owned()).and_then(|endpoint| endpoint.tls_config(tls));
         let endpoint = endpoint.map_err(|why| {
-            Status::unavailable(format!("{uri}, --node-tls {}: {why}", dir.display()))
+            Status::unavailable(format!(
+                "{uri}, with the certificates of csi-controller: {why}"
+            ))
         })?;
-        Ok(endpoint.connect_timeout(CONNECT).connect_lazy())
+        let endpoint = { endpoint }
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(ALIVE)
+            .keep_alive_timeout(CONNECT);
+        Ok((endpoint.connect_lazy(), pems.until))
     }
 }
 

@@ -19,11 +19,11 @@ use tonic::{Request, Response};
 use crate::backends::Served;
 use crate::call::call;
 use crate::controller::snapshot;
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::request::source::unknown;
 use crate::request::{id, invalid, map, missing, parameters};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 const ID: &str = "the id that CreateVolumeGroupSnapshot answered";
 

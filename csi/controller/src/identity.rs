@@ -14,9 +14,9 @@ use proto::csi::v1::{
 use tonic::{Request, Response};
 
 use crate::call::call;
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::status::Answer;
+use proto::deadline::Deadline;
 
 /// The service.
 pub(crate) struct Service(pub(crate) Arc<Driver>);

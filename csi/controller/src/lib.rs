@@ -7,15 +7,17 @@
 //!   parameters a volume was made, and whether it may still be formatted.
 //! * **Publishing** (`controller`): the volume is exported to the host, then csi-node-dpu attaches it there (`dpu`).
 //!   The export is the fence: a host whose DPU does not answer is cut off at the target.
-//! * **Nodes** (`nodes`): who they are and which csi-node-dpu serves them.
+//! * **Nodes** (`nodes`): who they are and which csi-node-dpu serves them, from Kubernetes or from a file.
+//! * **Certificates** (`certificates`): with the CA's key this program signs those of the nodes (`identity::sign`), and
+//!   makes its own and the target's.
 //!
 //! Parameters of StorageClasses and VolumeAttributesClasses: `PARAMETERS.md`, made from `request::parameters`.
 
 mod backends;
 mod call;
+mod certificates;
 mod config;
 mod controller;
-mod deadline;
 mod dpu;
 mod driver;
 mod group;
@@ -35,10 +37,11 @@ use config::{Command, Config};
 
 /// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
 /// (`OUTBOARD_KILL_AT`, the name of one step).
-pub const FAILPOINTS: [&str; 10] = [
+pub const FAILPOINTS: [&str; 11] = [
     "create::recorded",
     "create::made",
     "delete::deleted",
+    "publish::settled",
     "publish::exported",
     "publish::attached",
     "publish::recorded",
@@ -55,22 +58,6 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     let Command::Run(run) = config.command;
-    // In a release build there are no failpoints, and this does nothing.
-    let _failpoints = fail::FailScenario::setup();
-    #[cfg(feature = "failpoints")]
-    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
-        && let Err(why) = fail::cfg_callback(&step, die)
-    {
-        eprintln!("csi-controller: OUTBOARD_KILL_AT={step}: {why}");
-        return ExitCode::FAILURE;
-    }
     let common = run.common.clone();
     daemon::run::run("csi-controller", &common, |stop| run::run(*run, stop))
-}
-
-/// As `kill -9`: nothing is flushed, undone or dropped.
-#[cfg(feature = "failpoints")]
-fn die() {
-    // It does not return, unless there is no such process: then nothing is left to end.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
 }

@@ -1,10 +1,13 @@
 //! What is known about a volume beside what the backend knows: the parameters that it was made with, and whether it may
 //! still be formatted.
 //!
-//! **Fresh.** A node may only make a file system on a disk of which it is told that nobody can have written to it: a
+//! **Fresh.** A node may only make a file system on a disk of which it is told that nothing was ever written to it: a
 //! disk that merely reads as empty may be a broken one. A blank volume is fresh until it has been given to a host for
 //! writing; then it is fresh for that publication alone (a repeated ControllerPublishVolume has the same answer, and the
-//! node looks at the disk, too), and for none after it. Which host that is is written down before the host is told.
+//! node looks at the disk, too). Which host that is is written down before the host is told. Once it was taken away there
+//! the backend is asked whether anything was written, before the next host gets it (`controller::publish`): a pod that was
+//! sent elsewhere before its volume was staged must not leave a volume that nobody may ever format. So it is with a volume
+//! that was made from another one or a snapshot, which may have been empty.
 //! A record that is missing means "not fresh": with the records lost no disk is formatted.
 
 use std::collections::BTreeSet;
@@ -45,11 +48,13 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Fresh {
-    /// Nobody was ever allowed to write.
+    /// Nothing was ever written.
     Untouched,
     /// This host was the first, and still is.
     At(String),
-    /// Somebody may have written, or it has contents of another volume.
+    /// Not known: the volume is or was about to be taken from that host, or was made from something else.
+    Unsure,
+    /// Something was written, or nobody knows.
     No,
 }
 
@@ -60,6 +65,8 @@ impl Fresh {
             _ if access == Access::ReadOnly => (self.clone(), false),
             Self::Untouched => (Self::At(node.to_owned()), true),
             Self::At(first) => (self.clone(), first == node),
+            // Another one has it, too.
+            Self::Unsure => (Self::Unsure, false),
             Self::No => (Self::No, false),
         }
     }
@@ -67,7 +74,16 @@ impl Fresh {
     /// What to write down before a volume is taken from a host.
     fn unpublish(&self, node: &str) -> Self {
         match self {
-            Self::At(first) if first == node => Self::No,
+            Self::At(first) if first == node => Self::Unsure,
+            other => other.clone(),
+        }
+    }
+
+    /// What to write down once it is known, and no host has the volume.
+    fn settle(&self, written: bool) -> Self {
+        match self {
+            Self::Unsure if written => Self::No,
+            Self::Unsure => Self::Untouched,
             other => other.clone(),
         }
     }
@@ -154,6 +170,21 @@ impl Records {
         self.change(record, next).await
     }
 
+    /// Whether it has to be found out if anything was written before a host gets the volume for writing.
+    pub(crate) fn is_unsure(&self, name: &str) -> bool {
+        self.get(name)
+            .is_some_and(|record| record.fresh == Fresh::Unsure)
+    }
+
+    /// Writes down what was found out while no host had the volume.
+    pub(crate) async fn settle(&self, name: &str, written: bool) -> Answer<()> {
+        let Some(record) = self.get(name) else {
+            return Ok(());
+        };
+        let next = record.fresh.settle(written);
+        self.change(record, next).await
+    }
+
     async fn change(&self, record: Record, fresh: Fresh) -> Answer<()> {
         if record.fresh == fresh {
             return Ok(());
@@ -210,7 +241,22 @@ mod tests {
         );
         assert_eq!(next.unpublish("b"), Fresh::At("a".into()));
         let next = next.unpublish("a");
-        assert_eq!(next.publish("a", RW), (Fresh::No, false), "once more");
+        assert_eq!(
+            next.publish("b", RW),
+            (Fresh::Unsure, false),
+            "not found out yet"
+        );
+        assert_eq!(next.unpublish("a"), Fresh::Unsure);
+        assert_eq!(next.settle(true).publish("a", RW), (Fresh::No, false));
+        assert_eq!(
+            next.settle(false).publish("b", RW),
+            (Fresh::At("b".into()), true),
+            "nobody wrote"
+        );
+        for settled in [Fresh::No, Fresh::Untouched, Fresh::At("a".into())] {
+            assert_eq!(settled.settle(true), settled);
+            assert_eq!(settled.settle(false), settled);
+        }
     }
 
     #[tokio::test]

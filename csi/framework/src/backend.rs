@@ -176,6 +176,15 @@ pub trait Backend: Send + Sync {
     /// `NotFound`.
     async fn exports(&self, id: &VolumeId) -> Result<Vec<Export>>;
 
+    /// Whether anything was ever written to a volume, or to what it was made from until then. `false` is a promise: no host
+    /// has the volume, and every byte of it is zero because nothing else was ever stored; whoever gets it next loses nothing
+    /// by formatting it. Where that can't be told the answer is `true`: while a host has it, and from a backend that does not
+    /// know what was stored.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy`, `Unavailable`: it can't be told now.
+    async fn written(&self, id: &VolumeId) -> Result<bool>;
+
     /// How a volume is.
     ///
     /// # Errors

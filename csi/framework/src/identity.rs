@@ -12,7 +12,7 @@ use uuid::Uuid;
 /// The most that the CSI specification allows an id.
 pub const MAX: usize = 128;
 /// For handles that are not UUIDs: the volume's UUID is UUIDv5 of its whole id in this name space.
-const NAMESPACE: Uuid = Uuid::from_u128(0x6f75_7462_6f61_7264_8000_766f_6c75_6d65);
+pub const NAMESPACE: Uuid = Uuid::from_u128(0x6f75_7462_6f61_7264_8000_766f_6c75_6d65);
 const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
 /// Not an id of ours.

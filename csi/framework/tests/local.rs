@@ -42,7 +42,23 @@ fn main() -> ExitCode {
             a_stuck_member_undoes_the_group,
         ),
         ("same_node", same_node),
+        (
+            "a_card_loses_nothing_of_a_recipe",
+            a_card_loses_nothing_of_a_recipe,
+        ),
         ("chains_are_merged", chains_are_merged),
+        (
+            "a_merge_waits_for_the_end_of_a_fuse_export",
+            a_merge_waits_for_the_end_of_a_fuse_export,
+        ),
+        (
+            "a_volume_without_data_is_known",
+            a_volume_without_data_is_known,
+        ),
+        (
+            "images_of_another_node_are_refused",
+            images_of_another_node_are_refused,
+        ),
         ("a_full_pool_refuses", a_full_pool_refuses),
         (
             "a_spoilt_record_deletes_nothing",
@@ -424,6 +440,64 @@ fn same_node() {
     });
 }
 
+/// A card puts its exports into the recipe while the backend changes it, again and again.
+fn a_card_loses_nothing_of_a_recipe() {
+    run(async {
+        let rig = Rig::new(|_, _| {}).await;
+        let local = rig.open().await;
+        let volume = local.create(CreateVolume::blank("a", MIB)).await.unwrap();
+        let host = Host {
+            name: "here".into(),
+            dn: None,
+            engine: Some(rig.config.engine_id.clone()),
+        };
+        let access = Access::ReadWrite;
+        local
+            .export(&volume.id, &host, access, false)
+            .await
+            .unwrap();
+        let id = rig.daemons().await[0].id.clone();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let (engine, id) = (rig.client(), id.as_str());
+        let card = async {
+            for n in 0..20 {
+                let step = format!(
+                    r#"{{"execute":"block-export-add","arguments":{{"type":"nbd","id":"card-{n}","node-name":"top"}}}}"#
+                );
+                let step: qemu::Step = serde_json::from_str(&step).unwrap();
+                loop {
+                    let daemon = engine.get(id, deadline).await.unwrap().unwrap();
+                    let mut recipe = daemon.recipe;
+                    recipe.push(step.clone());
+                    let (id, owner) = (id.to_owned(), daemon.owner);
+                    let put = engine::Put { id, owner, recipe };
+                    match engine.put_if(&put, daemon.revision, deadline).await {
+                        Err(engine::Error::Conflict(_)) => {}
+                        other => break drop(other.unwrap()),
+                    }
+                }
+            }
+        };
+        let backend = async {
+            for n in 1..=20 {
+                let iops = Some(1000 + n);
+                let qos = Qos {
+                    iops,
+                    ..Qos::default()
+                };
+                local.modify(&volume.id, qos).await.unwrap();
+            }
+        };
+        futures::join!(card, backend);
+        let recipe = serde_json::to_string(&rig.daemons().await[0].recipe).unwrap();
+        for n in 0..20 {
+            assert!(recipe.contains(&format!("\"card-{n}\"")), "{n}: {recipe}");
+        }
+        assert!(recipe.contains("1020"), "{recipe}");
+        local.unexport(&volume.id, "here").await.unwrap();
+    });
+}
+
 /// Deleted snapshots of a volume leave one file, with and without a daemon.
 fn chains_are_merged() {
     run(async {
@@ -462,6 +536,160 @@ fn chains_are_merged() {
             }
             local.unexport(&volume.id, &rig.host(0).name).await.unwrap();
         }
+    });
+}
+
+/// However large it is, grown or not: nothing was written to it until something was.
+fn a_volume_without_data_is_known() {
+    run(async {
+        let rig = Rig::new(|_, config| config.percent = u32::MAX).await;
+        let local = rig.open().await;
+        for (n, size) in [4096, 8 * MIB + 4096, 1 << 30, 5 << 40]
+            .into_iter()
+            .enumerate()
+        {
+            let wanted = CreateVolume::blank(&format!("v{n}"), size);
+            let volume = local.create(wanted).await.unwrap();
+            let host = rig.host(0);
+            let export = async || {
+                let access = Access::ReadWrite;
+                local
+                    .export(&volume.id, &host, access, false)
+                    .await
+                    .unwrap()
+            };
+            assert!(!local.written(&volume.id).await.unwrap(), "{size} bytes");
+            let target = export().await;
+            assert!(local.written(&volume.id).await.unwrap());
+            let larger = SizeRange::at_least(size + 3 * MIB);
+            local.expand(&volume.id, larger).await.unwrap();
+            let disk = rig.connect(&target, &host, 0).await.unwrap();
+            Box::new(disk).close().await;
+            local.unexport(&volume.id, &host.name).await.unwrap();
+            assert!(
+                !local.written(&volume.id).await.unwrap(),
+                "{size} bytes, grown"
+            );
+            let target = export().await;
+            let mut disk = rig.connect(&target, &host, 0).await.unwrap();
+            disk.write(size, 512, 1).await.unwrap();
+            // As the fence does: nobody waits for the host.
+            local.unexport(&volume.id, &host.name).await.unwrap();
+            assert!(
+                local.written(&volume.id).await.unwrap(),
+                "{size} bytes, written"
+            );
+        }
+        // What it was made from counts as it was then.
+        let volume = local.create(CreateVolume::blank("s", MIB)).await.unwrap();
+        let copy = async |name: &str, source| {
+            let wanted = CreateVolume::from(name, 2 * MIB, source);
+            let copy = local.create(wanted).await.unwrap();
+            local.written(&copy.id).await.unwrap()
+        };
+        let empty = local.snapshot("empty", &volume.id).await.unwrap();
+        assert!(!local.written(&volume.id).await.unwrap());
+        assert!(!copy("a", Source::Volume(volume.id.clone())).await);
+        let host = rig.host(0);
+        let access = Access::ReadWrite;
+        let target = local.export(&volume.id, &host, access, false).await;
+        let mut disk = rig.connect(&target.unwrap(), &host, 0).await.unwrap();
+        disk.write(0, 512, 1).await.unwrap();
+        // While its daemon has the files open.
+        let full = local.snapshot("full", &volume.id).await.unwrap();
+        assert!(!copy("b", Source::Snapshot(empty.id)).await);
+        assert!(copy("c", Source::Snapshot(full.id)).await);
+        assert!(copy("d", Source::Volume(volume.id.clone())).await);
+        local.unexport(&volume.id, &host.name).await.unwrap();
+        assert!(local.written(&volume.id).await.unwrap());
+    });
+}
+
+/// The images lie on the node of one engine.
+fn images_of_another_node_are_refused() {
+    run(async {
+        let mut rig = Rig::new(|_, _| {}).await;
+        rig.open().await;
+        rig.close().await;
+        rig.config.engine_id = "elsewhere".to_owned();
+        loop {
+            match framework::local::Local::open(rig.config.clone()).await {
+                // The old one's last task is still about to end.
+                Err(Error::Unavailable { .. }) => tokio::task::yield_now().await,
+                Err(Error::Invalid { key, .. }) => break assert_eq!(key, "engineId"),
+                other => panic!("{other:?}"),
+            }
+        }
+        rig.config.engine_id = "local".to_owned();
+        rig.open().await;
+    });
+}
+
+/// As of a volume that is used on the target's own node: block-stream and a writable FUSE export exclude each other.
+fn a_merge_waits_for_the_end_of_a_fuse_export() {
+    run(async {
+        let rig = Rig::new(|_, _| {}).await;
+        let local = rig.open().await;
+        let volume = local.create(CreateVolume::blank("a", MIB)).await.unwrap();
+        let host = Host {
+            name: "here".into(),
+            dn: None,
+            engine: Some(rig.config.engine_id.clone()),
+        };
+        let access = Access::ReadWrite;
+        local
+            .export(&volume.id, &host, access, false)
+            .await
+            .unwrap();
+        let daemon = rig.daemons().await.remove(0);
+        let file = rig.dir.path().join("disk");
+        std::fs::write(&file, "").unwrap();
+        let step = format!(
+            r#"{{"execute":"block-export-add","arguments":{{"type":"fuse","id":"card","node-name":"top","writable":true,"growable":true,"mountpoint":"{}"}}}}"#,
+            file.display()
+        );
+        let step: qemu::Step = serde_json::from_str(&step).unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let mut recipe = daemon.recipe.clone();
+        recipe.push(step.clone());
+        let (id, owner) = (daemon.id.clone(), daemon.owner.clone());
+        let put = engine::Put { id, owner, recipe };
+        rig.client()
+            .put_if(&put, daemon.revision, deadline)
+            .await
+            .unwrap();
+        let qmp = qemu::Qmp::connect(daemon.qmp_card(), deadline).await;
+        qmp.unwrap().run(&step, deadline).await.unwrap();
+        let disk = file.clone();
+        let write = move || {
+            use std::os::unix::fs::FileExt;
+            let disk = std::fs::File::options().write(true).open(disk).unwrap();
+            disk.write_all_at(&[7; 4096], 4096).unwrap();
+            disk.sync_all().unwrap();
+        };
+        tokio::task::spawn_blocking(write).await.unwrap();
+        let snapshot = local.snapshot("s", &volume.id).await.unwrap();
+        local.delete_snapshot(&snapshot.id).await.unwrap();
+        local.tidy().await;
+        assert_eq!(rig.images().len(), 2);
+        let records = rig.config.dir.join("catalogue/files");
+        for record in std::fs::read_dir(records).unwrap() {
+            let record = std::fs::read_to_string(record.unwrap().path()).unwrap();
+            assert!(
+                !record.contains("\"merging\":true"),
+                "it was not begun: {record}"
+            );
+        }
+        local.unexport(&volume.id, "here").await.unwrap();
+        for _ in 0..50 {
+            local.tidy().await;
+        }
+        assert_eq!(rig.images().len(), 1);
+        let host = rig.host(0);
+        let target = local.export(&volume.id, &host, access, false).await;
+        let mut disk = rig.connect(&target.unwrap(), &host, 0).await.unwrap();
+        assert_eq!(disk.read(4096).await, Ok(7));
+        local.unexport(&volume.id, &host.name).await.unwrap();
     });
 }
 

@@ -8,10 +8,11 @@
 //! | `address` | `loop`: the file of the volume in the card's directory of exports, by which the loop device is found (its own
 //! number changes when it is made again); else the PCI address as the host sees it |
 //! | `size` | bytes when it was published |
-//! | `fresh` | `true`: nobody was ever allowed to write to it, so a file system may be made; else `false` |
+//! | `fresh` | `true`: nothing was ever written to it, so a file system may be made; else `false` |
 
 use std::collections::BTreeMap;
 
+use api::storage::publish_context as key;
 use framework::Volume;
 use proto::volume::v1::device::Address;
 use proto::volume::v1::{Device, ExposureKind};
@@ -50,14 +51,14 @@ pub(super) fn context(
     }
     let (kind, address) = match (device.kind(), &device.address) {
         (ExposureKind::LocalBlockDevice, Some(Address::Path(_))) => (
-            "loop",
+            key::LOOP,
             node.exports.join(uuid.to_string()).display().to_string(),
         ),
         (ExposureKind::NvmeFunction, Some(Address::PciAddress(address))) => {
-            ("nvme", address.clone())
+            (key::NVME, address.clone())
         }
         (ExposureKind::VirtioBlkFunction, Some(Address::PciAddress(address))) => {
-            ("virtio-blk", address.clone())
+            (key::VIRTIO_BLK, address.clone())
         }
         (kind, _) => {
             return Err(strange(format!(
@@ -71,12 +72,12 @@ pub(super) fn context(
         return Err(strange(format!("a device with serial {:?}", device.serial)));
     }
     let pairs = [
-        ("uuid", uuid.to_string()),
-        ("serial", serial),
-        ("kind", kind.to_owned()),
-        ("address", address),
-        ("size", volume.size.to_string()),
-        ("fresh", fresh.to_string()),
+        (key::UUID, uuid.to_string()),
+        (key::SERIAL, serial),
+        (key::KIND, kind.to_owned()),
+        (key::ADDRESS, address),
+        (key::SIZE, volume.size.to_string()),
+        (key::FRESH, fresh.to_string()),
     ];
     Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
 }
@@ -113,8 +114,15 @@ mod tests {
             exports: "/exports".into(),
             limit: None,
             out_of_service: false,
+            refusal: None,
         };
         context(&node, &volume, Some(&device), true)
+    }
+
+    #[test]
+    fn both_halves_make_the_same_uuid_of_an_id() {
+        let shared = uuid::Uuid::from_u128(api::storage::VOLUME_UUIDS);
+        assert_eq!(framework::identity::NAMESPACE, shared);
     }
 
     #[test]

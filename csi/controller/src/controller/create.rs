@@ -6,13 +6,13 @@ use tonic::Status;
 
 use super::volume::message;
 use crate::backends::Served;
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::record::{Fresh, Record};
 use crate::request::capability::Usage;
 use crate::request::parameters::{Class, Parameters, own};
 use crate::request::{capacity, id, invalid, map, source, topology};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 /// Makes a volume, or answers the one of that name if it is what is asked for.
 pub(super) async fn create(
@@ -61,7 +61,7 @@ pub(super) async fn create(
         fresh: if source == Source::Blank {
             Fresh::Untouched
         } else {
-            Fresh::No
+            Fresh::Unsure
         },
     };
     let first = match driver.records.get(name) {

@@ -3,11 +3,11 @@
 use proto::csi::v1::{ControllerExpandVolumeRequest, ControllerExpandVolumeResponse};
 use tonic::{Code, Status};
 
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::request::capability::Usage;
 use crate::request::{capacity, invalid, map, volume_id};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 /// Grows the volume, then shows its size to every host that has it. The node grows what lies on it.
 pub(super) async fn expand(

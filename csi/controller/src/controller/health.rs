@@ -9,10 +9,10 @@ use proto::csi::v1::{
 };
 use tonic::Code;
 
-use crate::deadline::Deadline;
 use crate::driver::{Driver, Found};
 use crate::request::{map, volume_id};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 /// What is wrong with a volume: at most one entry for the target and one for all nodes.
 pub(super) async fn get(

@@ -11,10 +11,10 @@ use tonic::Status;
 
 use super::{snapshot, volume};
 use crate::backends::{Backends, Served};
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::request::{map, max_entries, text};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 /// Volumes with the nodes that have them.
 pub(super) async fn volumes(

@@ -2,11 +2,11 @@
 
 use proto::csi::v1::{ControllerModifyVolumeRequest, ControllerModifyVolumeResponse};
 
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::request::parameters::Limits;
 use crate::request::{invalid, map, volume_id};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 /// Changes the limits that are named, all or none of them.
 pub(super) async fn modify(

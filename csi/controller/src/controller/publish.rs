@@ -1,12 +1,13 @@
 //! ControllerPublishVolume: the volume is exported to the host, then attached there.
 
+use std::time::Instant;
+
 use framework::{Access, Error, Target};
 use proto::csi::v1::{ControllerPublishVolumeRequest, ControllerPublishVolumeResponse};
 use proto::node::v1::{AttachRequest, AttachResponse};
 use tonic::{Code, Status};
 
 use super::context::{ACCEPTABLE, context};
-use crate::deadline::Deadline;
 use crate::dpu;
 use crate::driver::{Driver, Found};
 use crate::nodes::Node;
@@ -14,6 +15,7 @@ use crate::places::Place;
 use crate::request::capability::Usage;
 use crate::request::{map, missing, node_id, parameters, volume_id};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 const OP: &str = "ControllerPublishVolume";
 
@@ -23,6 +25,7 @@ pub(super) async fn publish(
     request: &ControllerPublishVolumeRequest,
     deadline: Deadline,
 ) -> Answer<ControllerPublishVolumeResponse> {
+    let begun = Instant::now();
     let id = volume_id(&request.volume_id)?;
     let node = node_id(&request.node_id)?;
     if node.is_empty() {
@@ -39,6 +42,9 @@ pub(super) async fn publish(
     let found = driver.volume(id).await?;
     usage.check("volume_capability", found.capabilities())?;
     let node = driver.nodes.get(node).await?;
+    if let Some(why) = &node.refusal {
+        return Err(Status::unavailable(format!("node {}: {why}", node.id)));
+    }
     let access = usage.access(request.readonly);
     let new = !found.volume.hosts.contains(&node.id);
     // Until the export is made: two volumes at once could both take the last place.
@@ -49,6 +55,11 @@ pub(super) async fn publish(
     if usage.single_writer() && access == Access::ReadWrite {
         no_other_writer(&found, &node).await?;
     }
+    if access == Access::ReadWrite {
+        settle(driver, &found).await?;
+    }
+    fail::fail_point!("publish::settled");
+    let looked = Instant::now();
 
     let exported = found
         .backend()
@@ -57,6 +68,7 @@ pub(super) async fn publish(
     let target = exported.map_err(|why| published_elsewhere(&found, why))?;
     drop(place);
     fail::fail_point!("publish::exported");
+    let made = Instant::now();
     let attached = attach(
         driver, &found, &node, &target, access, new, reconnect, deadline,
     )
@@ -74,13 +86,42 @@ pub(super) async fn publish(
     }
     let attached = attached?;
     fail::fail_point!("publish::attached");
+    let there = Instant::now();
     let fresh = driver
         .records
         .publish(&found.volume.name, &node.id, access)
         .await?;
     fail::fail_point!("publish::recorded");
     let publish_context = context(&node, &found.volume, attached.device.as_ref(), fresh)?;
+    tell([begun, looked, made, there, Instant::now()]);
     Ok(ControllerPublishVolumeResponse { publish_context })
+}
+
+/// Where the time went, from one moment to the next.
+fn tell(moments: [Instant; 5]) {
+    let ms = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1e3;
+    let names = ["look", "export", "attach", "record"].iter();
+    let stages = names.zip(moments.windows(2));
+    let stages = stages.map(|(name, pair)| format!("{name}={:.1}ms", ms(pair[0], pair[1])));
+    let stages = stages.collect::<Vec<_>>().join(" ");
+    let whole = ms(moments[0], moments[4]);
+    tracing::info!(%stages, "published: done in {whole:.1} ms");
+}
+
+/// Finds out whether somebody wrote to a volume that was given away and taken back, or to what it was made from: only if
+/// nobody did may the next host format it. Now, since no host has it and the volume is ours until this call ends: whatever
+/// was written is there, and nothing can come between the answer and the next publication. (While it was taken away the host
+/// could write until the fence was up, and the program could die behind it.)
+async fn settle(driver: &Driver, found: &Found<'_>) -> Answer<()> {
+    let name = &found.volume.name;
+    if !found.volume.hosts.is_empty() || !driver.records.is_unsure(name) {
+        return Ok(());
+    }
+    let written = found.backend().written(&found.volume.id).await;
+    driver
+        .records
+        .settle(name, written.map_err(status::of)?)
+        .await
 }
 
 /// Takes one of the node's places.

@@ -7,11 +7,11 @@ use proto::csi::v1::{
 };
 
 use crate::backends::Served;
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::request::source::unknown;
 use crate::request::{capacity::signed, id, invalid, map, parameters};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
 
 const ID: &str = "the id that CreateSnapshot answered";
 

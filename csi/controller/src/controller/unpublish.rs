@@ -3,13 +3,19 @@
 use framework::Error;
 use proto::csi::v1::{ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse};
 
-use tonic::Code;
+use std::time::Duration;
 
-use crate::deadline::Deadline;
+use tonic::{Code, Status};
+
 use crate::dpu::is_away;
 use crate::driver::{Driver, Found};
 use crate::request::{map, node_id, volume_id};
 use crate::status::{self, Answer};
+use proto::deadline::Deadline;
+
+/// How long the DPU of a node that is out of service is waited for: most likely it is dead, and its volumes are wanted
+/// elsewhere.
+const GIVEN_UP: Duration = Duration::from_secs(3);
 
 /// After OK no write of the node, or of any node where none is named, reaches the volume. Not published, or volume gone:
 /// OK.
@@ -68,19 +74,26 @@ async fn from(driver: &Driver, found: &Found<'_>, node: &str, deadline: Deadline
 /// Takes the volume from the host in good order, so that what it has written arrives. A DPU that is away is not waited for:
 /// the end of the export is the fence, and the DPU drops what is dead when it is back.
 async fn detach(driver: &Driver, found: &Found<'_>, node: &str, deadline: Deadline) -> Answer<()> {
-    // A node that is no more has no DPU to ask.
     let Some(node) = driver.nodes.all().await?.get(node).cloned() else {
+        tracing::warn!("node {node} is no more: the host is cut off at the target");
         return Ok(());
     };
+    let uuid = found.uuid();
     let asked = driver
         .dpus
-        .detach(&node, &found.uuid(), node.out_of_service, deadline.half())
-        .await;
+        .detach(&node, &uuid, node.out_of_service, deadline.half());
+    let asked = if node.out_of_service {
+        let late = || Status::deadline_exceeded("no answer");
+        let asked = tokio::time::timeout(GIVEN_UP, asked).await;
+        asked.unwrap_or_else(|_| Err(late()))
+    } else {
+        asked.await
+    };
     match asked {
         Ok(()) => Ok(()),
         // That DPU does not serve the host any more: nothing of it is there.
         Err(why) if why.code() == Code::NotFound => Ok(()),
-        Err(why) if is_away(&why) => {
+        Err(why) if node.out_of_service || is_away(&why) => {
             driver.metrics.fenced.inc();
             let why = why.message();
             tracing::warn!(

@@ -8,12 +8,12 @@ use proto::csi::v1::{
 };
 
 use crate::backends::Served;
-use crate::deadline::Deadline;
 use crate::driver::Driver;
 use crate::request::capacity::signed;
 use crate::request::parameters::{Class, Parameters};
 use crate::request::{topology, volume_id};
 use crate::status::Answer;
+use proto::deadline::Deadline;
 
 /// The volume with the nodes that have it.
 pub(super) async fn get(

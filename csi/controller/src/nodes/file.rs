@@ -11,9 +11,6 @@ use tonic::Status;
 use super::{Address, Node, Set};
 use crate::status::Answer;
 
-/// Where cards put their files unless told otherwise (csi-node-host's --exports-dir).
-const EXPORTS: &str = "/run/outboard/exports";
-
 /// The file. See examples/nodes.yaml.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,9 +100,12 @@ fn parse(path: &Path) -> anyhow::Result<Set> {
                 .with_context(|| format!("node {}", entry.id))?,
             dn: entry.dn,
             engine: entry.engine,
-            exports: entry.exports_dir.unwrap_or_else(|| EXPORTS.into()),
+            exports: entry
+                .exports_dir
+                .unwrap_or_else(|| api::storage::EXPORTS_DIR.into()),
             limit: Some(entry.limit).filter(|limit| *limit > 0),
             out_of_service: entry.out_of_service,
+            refusal: None,
             id: entry.id.clone(),
         };
         if set.insert(entry.id.clone(), node).is_some() {
@@ -124,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nodes.yaml");
         std::fs::write(&path, include_str!("../../examples/nodes.yaml")).unwrap();
-        let nodes = super::super::Nodes::new(Source::open(path.clone()).unwrap());
+        let nodes = super::super::Nodes::File(Source::open(path.clone()).unwrap());
         let node = nodes.get("node-1").await.unwrap();
         assert_eq!(
             (node.limit, node.dn.as_deref()),

@@ -2,6 +2,8 @@
 //! does not exist (NOT_FOUND).
 
 mod file;
+pub(crate) mod kubernetes;
+mod rule;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use framework::Host;
 use tonic::Status;
 
 pub(crate) use file::Source;
+pub(crate) use rule::Rule;
 
 use crate::status::Answer;
 
@@ -32,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) limit: Option<usize>,
     /// Dead or given up: volumes are taken away though it may still use them.
     pub(crate) out_of_service: bool,
+    /// Why nothing can be published there now. What is there can be taken away all the same.
+    pub(crate) refusal: Option<String>,
 }
 
 /// Where a csi-node-dpu listens.
@@ -46,6 +51,8 @@ pub(crate) enum Address {
     },
     /// A unix socket of this machine.
     Unix(PathBuf),
+    /// Nobody knows.
+    Unknown,
 }
 
 /// The nodes at one moment, by id.
@@ -86,28 +93,38 @@ impl Node {
 
 /// Where nodes are looked up.
 #[derive(Debug)]
-pub(crate) struct Nodes(Source);
+pub(crate) enum Nodes {
+    /// In a file: for bare metal, and for tests.
+    File(Source),
+    /// In the cluster.
+    Kubernetes(kubernetes::Cache),
+}
 
 impl Nodes {
-    /// Of a file.
-    pub(crate) fn new(source: Source) -> Self {
-        Self(source)
-    }
-
     /// All nodes as they are now.
+    ///
+    /// # Errors
+    /// UNAVAILABLE: they are not known.
     pub(crate) async fn all(&self) -> Answer<Arc<Set>> {
-        self.0.read().await
+        match self {
+            Self::File(source) => source.read().await,
+            Self::Kubernetes(cache) => cache.read(),
+        }
     }
 
     /// The node of an id.
     ///
     /// # Errors
-    /// NOT_FOUND.
+    /// NOT_FOUND; UNAVAILABLE as of [`all`](Self::all).
     pub(crate) async fn get(&self, id: &str) -> Answer<Node> {
         let all = self.all().await?;
         all.get(id).cloned().ok_or_else(|| {
+            let remedy = match self {
+                Self::File(_) => "see whether --nodes has it",
+                Self::Kubernetes(_) => "see whether there is a Node of that name",
+            };
             Status::not_found(format!(
-                "node {id:?} is not known to csi-controller; see whether csi-node-host runs there under that name"
+                "node {id:?} is not known to csi-controller; {remedy}"
             ))
         })
     }

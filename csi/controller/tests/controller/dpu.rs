@@ -21,6 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 struct Attached {
     request: AttachRequest,
@@ -39,6 +40,8 @@ struct Card {
     /// How long an Attach takes at least.
     slow: Mutex<Option<Duration>>,
     calls: Mutex<Vec<&'static str>>,
+    /// The subject in the certificate of the last Attach.
+    caller: Mutex<Option<String>>,
 }
 
 /// A csi-node-dpu for one host.
@@ -103,8 +106,8 @@ impl Dpu {
     }
 
     /// Serves with TLS; the port.
-    pub(crate) async fn serve_tls(&self, pems: &Pems) -> u16 {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub(crate) async fn serve_tls(&self, pems: &Pems, address: &str) -> u16 {
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(&pems.cert, &pems.key))
@@ -136,6 +139,10 @@ impl Dpu {
 
     pub(crate) fn refuse(&self, code: Option<Code>) {
         *self.card.refusal.lock().unwrap() = code;
+    }
+
+    pub(crate) fn caller(&self) -> Option<String> {
+        self.card.caller.lock().unwrap().clone()
     }
 
     pub(crate) fn slow(&self, time: Option<Duration>) {
@@ -252,6 +259,11 @@ impl HostVolumes for Service {
             request.metadata().contains_key("grpc-timeout"),
             "the deadline is passed on"
         );
+        if let Some(chain) = request.peer_certs() {
+            let (_, certificate) = X509Certificate::from_der(&chain[0]).unwrap();
+            let subject = certificate.subject().to_string();
+            *self.card.caller.lock().unwrap() = Some(subject);
+        }
         let request = request.into_inner();
         let uuid = self.check("Attach", request.id.clone())?;
         let refusal = *self.card.refusal.lock().unwrap();
@@ -300,7 +312,8 @@ impl HostVolumes for Service {
             if ended.is_err() {
                 attached.daemon.kill().await.unwrap();
                 let dead = self.exports.join(&uuid);
-                nix::mount::umount2(&dead, nix::mount::MntFlags::MNT_DETACH).unwrap();
+                // The kernel has dropped it already if nobody had the file open.
+                let _ = nix::mount::umount2(&dead, nix::mount::MntFlags::MNT_DETACH);
             }
         }
         Ok(Response::new(DetachResponse {}))

@@ -5,10 +5,16 @@
     reason = "a test, which clippy can't see: it has no harness"
 )]
 
+#[path = "../../../../lib/api/tests/admission/apiserver.rs"]
+mod apiserver;
 mod bad_input;
 mod dpu;
 mod faults;
+mod kubernetes;
 mod objects;
+#[path = "../../../../cni/controller/tests/kubernetes/proxy.rs"]
+#[allow(dead_code, reason = "cni-controller's tests use all of it")]
+mod proxy;
 mod publishing;
 mod sanity;
 mod world;
@@ -24,6 +30,7 @@ fn main() -> ExitCode {
         objects::TESTS,
         publishing::TESTS,
         faults::TESTS,
+        kubernetes::TESTS,
         sanity::TESTS,
     ];
     world::main(&tests.concat());

@@ -15,6 +15,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         a_published_volume_is_a_disk_and_fresh_once,
     ),
     (
+        "a_volume_that_was_never_written_to_stays_fresh",
+        a_volume_that_was_never_written_to_stays_fresh,
+    ),
+    (
         "one_host_at_a_time_unless_raw_and_shared",
         one_host_at_a_time_unless_raw_and_shared,
     ),
@@ -31,6 +35,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
         "a_host_whose_dpu_is_away_is_fenced",
         a_host_whose_dpu_is_away_is_fenced,
     ),
+    (
+        "a_node_that_is_out_of_service_is_not_waited_for",
+        a_node_that_is_out_of_service_is_not_waited_for,
+    ),
     ("a_volume_grows_at_its_host", a_volume_grows_at_its_host),
     (
         "a_dpu_is_called_with_certificates",
@@ -39,7 +47,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
 ];
 
 /// Writes and syncs.
-fn write(path: &str, text: &str) -> std::io::Result<()> {
+pub(crate) fn write(path: &str, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::File::options().write(true).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
@@ -122,6 +130,72 @@ fn a_published_volume_is_a_disk_and_fresh_once() {
         world.unpublish(&id, "node-2").await.unwrap();
         assert_eq!(world.leaks().await, [""; 0]);
         assert!(!world.controller_log().contains(" ERROR "));
+    });
+}
+
+/// As of a pod that is sent elsewhere before its volume was staged.
+fn a_volume_that_was_never_written_to_stays_fresh() {
+    run(async {
+        let mut world = World::new().await;
+        let id = world.create("a", 4).await;
+        for n in 0..3 {
+            let node = ["node-1", "node-2"][n % 2];
+            let context = world.publish(&id, node).await.unwrap();
+            assert_eq!(context["fresh"], "true", "{n}");
+            assert_eq!(world.publish(&id, node).await.unwrap(), context);
+            if n == 1 {
+                // Nobody takes it away in good order.
+                world.dpus[1].stop().await;
+            }
+            world.unpublish(&id, node).await.unwrap();
+            if n == 1 {
+                world.kill().await;
+                world.start(&[]).await;
+            }
+        }
+        // The one that is away now comes back with what it had, and reaches nothing.
+        world.dpus[1].serve(&world.path("dpu-1.sock")).await;
+        let mut reader = publication(&id, "node-2");
+        reader.readonly = true;
+        let mut controller = world.controller();
+        let answer = controller.controller_publish_volume(reader).await.unwrap();
+        assert_eq!(answer.into_inner().publish_context["fresh"], "false");
+        world.unpublish(&id, "node-2").await.unwrap();
+
+        let context = world.publish(&id, "node-2").await.unwrap();
+        assert_eq!(context["fresh"], "true");
+        let disk = context["address"].clone();
+        let written = tokio::task::spawn_blocking(move || write(&disk, "hello"));
+        written.await.unwrap().unwrap();
+        for node in ["node-2", "node-1", "node-2"] {
+            world.unpublish(&id, "").await.unwrap();
+            let context = world.publish(&id, node).await.unwrap();
+            assert_eq!(context["fresh"], "false");
+        }
+        world.unpublish(&id, "").await.unwrap();
+
+        // A copy is as what it was made from.
+        let empty = world.create("empty", 4).await;
+        let mut ids = vec![id.clone(), empty.clone()];
+        for (n, (source, fresh)) in [(id, "false"), (empty, "true")].into_iter().enumerate() {
+            let mut copy = crate::world::volume(&format!("copy-{n}"), 4);
+            let source = volume_content_source::VolumeSource { volume_id: source };
+            copy.volume_content_source = Some(VolumeContentSource {
+                r#type: Some(volume_content_source::Type::Volume(source)),
+            });
+            let copy = controller.create_volume(copy).await.unwrap().into_inner();
+            let copy = copy.volume.unwrap().volume_id;
+            for node in ["node-1", "node-2"] {
+                let context = world.publish(&copy, node).await.unwrap();
+                assert_eq!(context["fresh"], fresh);
+                world.unpublish(&copy, node).await.unwrap();
+            }
+            ids.push(copy);
+        }
+        for id in ids {
+            world.delete(&id).await.unwrap();
+        }
+        assert_eq!(world.leaks().await, [""; 0]);
     });
 }
 
@@ -347,6 +421,28 @@ fn a_host_whose_dpu_is_away_is_fenced() {
     });
 }
 
+fn a_node_that_is_out_of_service_is_not_waited_for() {
+    run(async {
+        let world = World::new().await;
+        let id = world.create("a", 1).await;
+        world.publish(&id, "node-1").await.unwrap();
+        // Somebody takes connections there, and says nothing.
+        let silent = world.path("silent.sock");
+        let _silent = std::os::unix::net::UnixListener::bind(&silent).unwrap();
+        let text = format!(
+            "nodes: [{{id: node-1, address: 'unix:{}', outOfService: true}}]",
+            silent.display()
+        );
+        std::fs::write(world.path("nodes.yaml"), text).unwrap();
+        let begun = std::time::Instant::now();
+        world.unpublish(&id, "node-1").await.unwrap();
+        let took = begun.elapsed();
+        assert!(took < std::time::Duration::from_secs(6), "{took:?}");
+        assert_eq!(world.published(&id).await, [""; 0]);
+        world.delete(&id).await.unwrap();
+    });
+}
+
 fn a_volume_grows_at_its_host() {
     run(async {
         let world = World::new().await;
@@ -406,7 +502,7 @@ fn a_dpu_is_called_with_certificates() {
         let server = certificates(&tls);
         world.flags = vec!["--node-tls".into(), tls.display().to_string()];
         let dpu = Dpu::new(world.dir.path(), "node-3");
-        let port = dpu.serve_tls(&server).await;
+        let port = dpu.serve_tls(&server, "127.0.0.1:0").await;
         let node = |name: &str| {
             let text = format!(
                 "nodes: [{{id: node-3, address: 'https://127.0.0.1:{port}', serverName: {name}}}]"

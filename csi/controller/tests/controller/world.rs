@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) dpus: [Dpu; 2],
     /// Further flags of csi-controller.
     pub(crate) flags: Vec<String>,
+    /// Nodes are those of nodes.yaml.
+    pub(crate) file: bool,
     channel: Channel,
 }
 
@@ -86,6 +88,7 @@ impl World {
             controller: None,
             dpus,
             flags: vec![],
+            file: true,
             channel,
             dir,
         };
@@ -144,8 +147,13 @@ impl World {
         self.engine = Some(child);
     }
 
-    /// Starts csi-controller and waits until it answers.
+    /// Starts csi-controller and waits until it is ready.
     pub(crate) async fn start(&mut self, environment: &[(&str, &str)]) {
+        self.spawn(environment);
+        self.probes(Some(true)).await;
+    }
+
+    pub(crate) fn spawn(&mut self, environment: &[(&str, &str)]) {
         let log = self.log("controller.log");
         let child = Command::new(env!("CARGO_BIN_EXE_csi-controller"))
             .args(["run", "--log", "debug,h2=info,hyper_util=info,tower=info"])
@@ -155,8 +163,10 @@ impl World {
             .arg(self.path("state"))
             .arg("--backends")
             .arg(self.path("backends.yaml"))
-            .arg("--nodes")
-            .arg(self.path("nodes.yaml"))
+            .args(
+                self.file
+                    .then(|| format!("--nodes={}", self.path("nodes.yaml").display())),
+            )
             .args(&self.flags)
             .env("OUTBOARD_ADMIN_ADDRESS", "127.0.0.1:0")
             .envs(environment.iter().copied())
@@ -167,9 +177,13 @@ impl World {
             .spawn()
             .unwrap();
         self.controller = Some(child);
-        for _ in 0..500 {
-            let ready = self.identity().probe(ProbeRequest {}).await;
-            if ready.is_ok_and(|answer| answer.into_inner().ready == Some(true)) {
+    }
+
+    /// Waits until it answers so.
+    pub(crate) async fn probes(&mut self, ready: Option<bool>) {
+        for _ in 0..1000 {
+            let answer = self.identity().probe(ProbeRequest {}).await;
+            if answer.is_ok_and(|answer| answer.into_inner().ready == ready) {
                 return;
             }
             let ended = self.controller.as_mut().unwrap().try_wait().unwrap();
@@ -181,7 +195,7 @@ impl World {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!(
-            "csi-controller does not get ready\n{}",
+            "csi-controller does not get ready: {ready:?}\n{}",
             self.controller_log()
         );
     }

@@ -9,6 +9,7 @@ mod groups;
 mod qos;
 mod snapshots;
 mod volumes;
+mod written;
 
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
@@ -71,6 +72,7 @@ pub async fn run(harness: &dyn Harness) {
     exports::unexport_is_a_fence(harness).await;
     exports::read_only(harness).await;
     exports::survive_a_restart(harness).await;
+    written::what_was_written_is_never_denied(harness).await;
     if able.multi {
         exports::several_hosts(harness).await;
     }
@@ -86,6 +88,7 @@ pub async fn run(harness: &dyn Harness) {
         snapshots::chains_in_any_order(harness).await;
     }
     if able.clones {
+        written::copies_are_written(harness).await;
         snapshots::clones(harness).await;
     }
     if able.groups {

@@ -89,6 +89,37 @@ impl Inner {
 
     /// Gives the engine the recipe, with what others added to it, and starts the daemon if there is none.
     pub(crate) async fn put(&self, uuid: Uuid, volume: &VolumeRecord) -> Result<Daemon> {
+        let mut failures = 0;
+        let daemon = loop {
+            match self.offer(uuid, volume).await? {
+                // A card was faster: what it added must not be lost.
+                None => {}
+                // A merge that was cut off in this moment, or with the last process, has the image for some milliseconds
+                // yet; nothing tells when it lets go.
+                Some(daemon)
+                    if failures < ATTEMPTS && matches!(daemon.state, State::Failed { .. }) =>
+                {
+                    failures += 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Some(daemon) => break daemon,
+            }
+        };
+        match &daemon.state {
+            State::Running => Ok(daemon),
+            State::Failed { why } => Err(Error::Unavailable {
+                object: object(uuid),
+                why: format!("its daemon can't be started: {why}"),
+            }),
+            State::Starting | State::Stopped => Err(Error::Unavailable {
+                object: object(uuid),
+                why: "its daemon is not up yet".to_owned(),
+            }),
+        }
+    }
+
+    /// `None`: somebody else changed the recipe while this one was made.
+    async fn offer(&self, uuid: Uuid, volume: &VolumeRecord) -> Result<Option<Daemon>> {
         let failed = |why: engine::Error| engine_error(uuid, &why);
         let id = daemon_id(uuid);
         let there = self.engine.get(&id, soon()).await.map_err(failed)?;
@@ -117,26 +148,11 @@ impl Inner {
             owner: self.owner(),
             recipe,
         };
-        let mut daemon = self.engine.put(&put, deadline()).await.map_err(failed)?;
-        for _ in 0..ATTEMPTS {
-            // A merge that was cut off in this moment, or with the last process, has the image for some milliseconds yet;
-            // nothing tells when it lets go.
-            if !matches!(daemon.state, State::Failed { .. }) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            daemon = self.engine.put(&put, deadline()).await.map_err(failed)?;
-        }
-        match &daemon.state {
-            State::Running => Ok(daemon),
-            State::Failed { why } => Err(Error::Unavailable {
-                object: object(uuid),
-                why: format!("its daemon can't be started: {why}"),
-            }),
-            State::Starting | State::Stopped => Err(Error::Unavailable {
-                object: object(uuid),
-                why: "its daemon is not up yet".to_owned(),
-            }),
+        let revision = there.map_or(0, |daemon| daemon.revision);
+        match self.engine.put_if(&put, revision, deadline()).await {
+            Ok(daemon) => Ok(Some(daemon)),
+            Err(engine::Error::Conflict(_)) => Ok(None),
+            Err(why) => Err(failed(why)),
         }
     }
 

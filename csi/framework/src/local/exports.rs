@@ -16,9 +16,6 @@ use crate::plan;
 use crate::state::{ExportRecord, VolumeRecord};
 use crate::volume::check_name;
 
-/// Ports are taken one at a time.
-const PORTS: &str = "the TCP ports";
-
 impl Inner {
     pub(crate) async fn export(
         &self,
@@ -76,7 +73,8 @@ impl Inner {
             token: Uuid::new_v4(),
         };
         record.exports.push(export.clone());
-        let _ports = self.lock([PORTS]).await?;
+        // Without an end to its patience: each holder writes one record, and fifty at once must all have their turn.
+        let ports = self.ports.lock().await;
         if record.port.is_none() {
             record.port = self.free_port(id)?;
         }
@@ -84,7 +82,7 @@ impl Inner {
         let [recorded, rest] = <[_; 2]>::try_from(plan::change(uuid, record.clone()))
             .expect("a change is a record and its effect");
         self.perform(&id.to_string(), vec![recorded]).await?;
-        drop(_ports);
+        drop(ports);
         self.perform(&id.to_string(), vec![rest]).await?;
         self.target(uuid, &record, &export).await
     }

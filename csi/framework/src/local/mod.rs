@@ -17,6 +17,7 @@ mod exports;
 mod gate;
 mod images;
 mod monitor;
+mod owner;
 mod peers;
 mod perform;
 mod recipe;
@@ -24,6 +25,7 @@ mod snapshots;
 mod tidy;
 mod together;
 mod volumes;
+mod written;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -72,6 +74,8 @@ struct Inner {
     engine: engine::Client,
     images: qemu::Image,
     locks: Keyed,
+    /// TCP ports are taken one at a time.
+    ports: tokio::sync::Mutex<()>,
     /// Volumes whose daemon may be other than recorded.
     unsure: Mutex<BTreeSet<Uuid>>,
     monitors: Mutex<HashMap<Uuid, Monitor>>,
@@ -92,7 +96,8 @@ impl Local {
     /// operation on them: the others work.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]: the directory can't be used, or another process has it.
+    /// [`Error::Unavailable`]: the directory can't be used, or another process has it. [`Error::Invalid`]: its images were
+    /// made on the node of another engine.
     pub async fn open(config: Config) -> Result<Self> {
         let unavailable = |why: String| Error::Unavailable {
             object: format!("backend {NAME}"),
@@ -111,14 +116,17 @@ impl Local {
                 .map_err(|why| unavailable(format!("{}: {why}", dir.display())))?;
         }
         let dir = path.join("catalogue");
+        let (root, engine_id) = (path.clone(), config.engine_id.clone());
         let catalogue = perform::blocking(move || Catalogue::open(&dir))
             .await
             .map_err(|why| unavailable(why.to_string()))?;
+        perform::blocking(move || owner::check(&root, &engine_id)).await?;
         let unsure = catalogue.state().volumes.keys().copied().collect();
         let inner = Arc::new(Inner {
             engine: engine::Client::new(config.engine_socket.clone()),
             images: qemu::Image::default(),
             locks: Keyed::default(),
+            ports: tokio::sync::Mutex::default(),
             unsure: Mutex::new(unsure),
             monitors: Mutex::default(),
             untidy: Notify::new(),
@@ -331,6 +339,12 @@ impl Backend for Local {
 
     async fn exports(&self, id: &VolumeId) -> Result<Vec<Export>> {
         self.inner.exports(id).await
+    }
+
+    async fn written(&self, id: &VolumeId) -> Result<bool> {
+        let id = id.clone();
+        self.carry(|inner| async move { inner.written(&id).await })
+            .await
     }
 
     async fn health(&self, id: &VolumeId) -> Result<Health> {

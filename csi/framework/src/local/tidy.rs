@@ -1,7 +1,8 @@
 //! What is left over: files that nobody needs are removed, nameless ones between two others merged away.
 //!
 //! Runs in the background, one merge at a time, and gives way at once when an operation wants what it holds. A merge may be
-//! cut off at any point: the contents are the same before, in between and after.
+//! cut off at any point: the contents are the same before, in between and after. A volume that a card exposes as a file by
+//! its own daemon (FUSE) is not merged until it is taken away: QEMU can't do both.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,11 +15,11 @@ use qemu::Events;
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
-use super::converge::{drop_unused, object};
+use super::converge::{drop_unused, engine_error, object};
 use super::images::image_error;
 use super::monitor::Monitor;
-use super::recipe::{file_node, image_path};
-use super::{Inner, deadline};
+use super::recipe::{daemon_id, file_node, image_path};
+use super::{Inner, deadline, soon};
 use crate::chain::Merge;
 use crate::error::{Error, Result};
 use crate::plan;
@@ -98,6 +99,11 @@ impl Inner {
         if !self.still(merge, served) {
             return Ok(());
         }
+        if let Some(uuid) = served
+            && self.is_file(uuid).await?
+        {
+            return Ok(());
+        }
         let Some(intent) = plan::merging(&self.catalogue.state(), merge) else {
             return Ok(());
         };
@@ -138,6 +144,21 @@ impl Inner {
         }
         drop(locked);
         Ok(())
+    }
+
+    /// Whether a card has a writable FUSE export of the volume's daemon. It may resize the disk, which block-stream does not
+    /// share ("Permission conflict", QEMU 10.0).
+    async fn is_file(&self, uuid: Uuid) -> Result<bool> {
+        let daemon = self.engine.get(&daemon_id(uuid), soon()).await;
+        let daemon = daemon.map_err(|why| engine_error(uuid, &why))?;
+        let steps = daemon.iter().flat_map(|daemon| daemon.recipe.steps());
+        let mut exports = steps.filter(|step| step.execute == "block-export-add");
+        Ok(exports.any(|step| {
+            step.arguments
+                .get("type")
+                .is_some_and(|kind| kind == "fuse")
+                && step.arguments.get("writable").is_some_and(|is| is == true)
+        }))
     }
 
     fn still(&self, merge: &Merge, served: Option<Uuid>) -> bool {
