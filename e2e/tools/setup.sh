@@ -1,12 +1,12 @@
 #!/bin/bash
 # Brings a Debian 12 machine to where `make build test demo` work: system packages, and the Go programs of the lab
-# (Kubernetes, cnitool, reference CNI plugins, CoreDNS) built once into a cache outside the checkout.
+# (Kubernetes, cnitool, reference CNI plugins, CoreDNS, CSI sidecars) built once into a cache outside the checkout.
 # Idempotent; seconds when all is there. Prints the tools' directory with --print-bin and does nothing else then.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${OUTBOARD_CACHE:-${HOME:-/root}/.cache/outboard}
-modules=(cni coredns csi-sanity kubernetes)
+modules=(cni coredns csi-provisioner csi-sanity csi-sidecars kubernetes)
 
 packages=(
     openvswitch-switch openvswitch-common ovn-central ovn-host ovn-common
@@ -20,7 +20,8 @@ packages=(
 # With what they need about 18 MB to download, 114 MB on disk.
 backports=(qemu-utils qemu-system-common qemu-system-x86)
 
-# One directory per content of the module files: an older checkout keeps its own tools.
+# One directory per content of the module files: an older checkout keeps its own tools. In it are links into the modules'
+# own directories: a change of one module builds no other anew.
 hash=$(cd "$here" && cat "${modules[@]/%//go.mod}" "${modules[@]/%//go.sum}" coredns/main.go | sha256sum | cut -c1-16)
 tools=$cache/tools/$hash
 bin=$tools/bin
@@ -169,31 +170,49 @@ fetch_kernel() {
 
 need_toolchains() {
     PATH=$PATH:/usr/local/go/bin:${HOME:-/root}/.cargo/bin
-    command -v go >/dev/null || die "Go is not there: install Go 1.25 or newer into /usr/local/go (go.dev/dl)"
+    command -v go >/dev/null || die "Go is not there: install Go 1.26 or newer into /usr/local/go (go.dev/dl)"
     command -v cargo >/dev/null || die "Rust is not there: install rustup; rust-toolchain.toml names the version"
 }
 
+# The CRDs of snapshots: nothing of upstream's is kept in the checkout. The module is there once csi-snapshotter is built.
+copy_snapshot_crds() { # TO
+    local from
+    from=$(cd "$here/csi-sidecars" && go list -mod=readonly -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)
+    mkdir -p "$1"
+    install -m 644 "$from"/config/crd/{snapshot,groupsnapshot}.storage.k8s.io_*.yaml "$1/"
+}
+
 build_module() {
-    local module=$1 stamp=$tools/$1.done
-    [[ -e $stamp ]] && { say "tools: $module there"; return; }
-    say "tools: building $module (log: $tools/$module.log)"
-    local what=tool flags=() version
-    case $module in
-    kubernetes)
-        version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/kubernetes/go.mod" | head -n 1)
-        local minor=${version#v1.}
-        local x
-        for x in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-            flags+=("-X $x.gitVersion=$version -X $x.gitMajor=1 -X $x.gitMinor=${minor%%.*} -X $x.gitTreeState=clean")
-        done
-        ;;
-    coredns) what=. ;;
-    esac
-    (cd "$here/$module" && CGO_ENABLED=0 nice -n 5 \
-        go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${flags[*]:-}" -o "$bin/" "$what") \
-        >"$tools/$module.log" 2>&1 || { tail -n 20 "$tools/$module.log" >&2; die "building $module failed: see $tools/$module.log"; }
-    touch "$stamp"
-    say "tools: $module built"
+    local module=$1 dir
+    dir=$cache/modules/$module-$(cat "$here/$module"/* | sha256sum | cut -c1-16)
+    if [[ -e $dir/bin ]]; then
+        say "tools: $module there"
+    else
+        say "tools: building $module (log: $tools/$module.log)"
+        local what=tool flags=() version
+        case $module in
+        kubernetes)
+            version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/kubernetes/go.mod" | head -n 1)
+            local minor=${version#v1.}
+            local x
+            for x in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+                flags+=("-X $x.gitVersion=$version -X $x.gitMajor=1 -X $x.gitMinor=${minor%%.*} -X $x.gitTreeState=clean")
+            done
+            ;;
+        coredns) what=. ;;
+        esac
+        rm -rf "$dir.new"
+        mkdir -p "$dir.new/bin"
+        (cd "$here/$module" && CGO_ENABLED=0 nice -n 5 \
+            go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${flags[*]:-}" -o "$dir.new/bin/" "$what") \
+            >"$tools/$module.log" 2>&1 || { tail -n 20 "$tools/$module.log" >&2; die "building $module failed: see $tools/$module.log"; }
+        [[ $module != csi-sidecars ]] || copy_snapshot_crds "$dir.new/snapshot-crds"
+        mv "$dir.new" "$dir"
+        say "tools: $module built"
+    fi
+    ln -sf "$dir"/bin/* "$bin/"
+    # A directory of links: kubectl follows no link to a directory.
+    [[ $module != csi-sidecars ]] || { mkdir -p "$tools/snapshot-crds" && ln -sf "$dir"/snapshot-crds/* "$tools/snapshot-crds/"; }
 }
 
 install_packages
