@@ -61,24 +61,7 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // In a release build there are no failpoints, and this does nothing.
-    let _failpoints = fail::FailScenario::setup();
-    #[cfg(feature = "failpoints")]
-    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
-        && let Err(why) = fail::cfg_callback(&step, die)
-    {
-        eprintln!("opi-bridge: OUTBOARD_KILL_AT={step}: {why}");
-        return ExitCode::FAILURE;
-    }
     let Command::Linux(args) = config.command;
     let common = args.common.clone();
     daemon::run::run("opi-bridge", &common, |stop| run::run(*args, stop))
-}
-
-/// As kill -9 does.
-#[cfg(feature = "failpoints")]
-fn die() {
-    let pid = nix::unistd::Pid::this();
-    // If it fails, the process goes on, and the test that counts on its death fails.
-    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
 }

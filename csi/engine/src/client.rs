@@ -45,6 +45,9 @@ pub enum Error {
     /// The id belongs to another owner.
     #[error("engine: {0}")]
     Owned(String),
+    /// The recipe is not the one that was read: read it again.
+    #[error("engine: {0}")]
+    Conflict(String),
     /// The call is wrong, or the engine is of another release.
     #[error("engine: {0}")]
     Invalid(String),
@@ -73,11 +76,35 @@ impl Client {
     /// # Errors
     /// See [`Error`]. A start that fails is none: look at [`Daemon::state`].
     pub async fn put(&self, put: &Put, deadline: Instant) -> Result<Daemon, Error> {
+        self.put_expecting(put, None, deadline).await
+    }
+
+    /// The same, if the recipe still is that of a revision, from which this one was made; 0: if there is none. Several who keep
+    /// parts of a recipe change it so.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`]: somebody else was faster. See [`Error`] for others.
+    pub async fn put_if(
+        &self,
+        put: &Put,
+        revision: u64,
+        deadline: Instant,
+    ) -> Result<Daemon, Error> {
+        self.put_expecting(put, Some(revision), deadline).await
+    }
+
+    async fn put_expecting(
+        &self,
+        put: &Put,
+        expected: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Daemon, Error> {
         let params = || {
             let left = deadline.saturating_duration_since(Instant::now() + MARGIN);
             PutParams {
                 put: put.clone(),
                 settle_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+                expected,
             }
         };
         self.call("put", params, deadline).await
@@ -145,6 +172,7 @@ impl Client {
                         return Err(match error.code {
                             Some(code::OWNED) => Error::Owned(error.message),
                             Some(code::UNAVAILABLE) => Error::Unavailable(error.message),
+                            Some(code::CONFLICT) => Error::Conflict(error.message),
                             _ => Error::Invalid(error.message),
                         });
                     }

@@ -70,22 +70,6 @@ pub fn main() -> ExitCode {
         Command::Launch(launch) => return launch::main(&launch),
         Command::Run(run) => run,
     };
-    // In a release build there are no failpoints, and this does nothing.
-    let _failpoints = fail::FailScenario::setup();
-    #[cfg(feature = "failpoints")]
-    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
-        && let Err(why) = fail::cfg_callback(&step, die)
-    {
-        eprintln!("outboard-engine: OUTBOARD_KILL_AT={step}: {why}");
-        return ExitCode::FAILURE;
-    }
     let common = run.common.clone();
     daemon::run::run("outboard-engine", &common, |stop| run::run(*run, stop))
-}
-
-/// As `kill -9`: nothing is flushed, undone or dropped.
-#[cfg(feature = "failpoints")]
-fn die() {
-    // It does not return, unless there is no such process: then nothing is left to end.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
 }

@@ -157,6 +157,7 @@ impl Engine {
     pub(crate) async fn put(
         self: &Arc<Self>,
         put: Put,
+        expected: Option<u64>,
         settle: Duration,
     ) -> Result<Arc<Daemon>, Refusal> {
         self.place(&put.id)?;
@@ -165,6 +166,7 @@ impl Engine {
         let ask = Ask::Put {
             owner,
             recipe,
+            expected,
             reply,
         };
         let mut shown = self.ask(&id, ask);

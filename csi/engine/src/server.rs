@@ -130,10 +130,20 @@ impl Server {
     }
 
     async fn put(&self, params: &Raw) -> Result<Value, Refusal> {
-        let PutParams { put, settle_ms } = decode(params)?;
+        let PutParams {
+            put,
+            settle_ms,
+            expected,
+        } = decode(params)?;
         let span = info_span!("put", id = put.id, owner = put.owner);
         let settle = Duration::from_millis(settle_ms).min(SETTLE);
-        encode(&*self.engine.put(put, settle).instrument(span).await?)
+        encode(
+            &*self
+                .engine
+                .put(put, expected, settle)
+                .instrument(span)
+                .await?,
+        )
     }
 
     async fn remove(&self, params: &Raw) -> Result<Value, Refusal> {

@@ -2,7 +2,7 @@
 //!
 //! | method | parameters | result |
 //! |---|---|---|
-//! | `put` | `id`, `owner`, `recipe`, `settle_ms` | [`Daemon`] |
+//! | `put` | `id`, `owner`, `recipe`, `settle_ms`, `expected` (or null: whatever it is) | [`Daemon`] |
 //! | `remove` | `id` | null |
 //! | `get` | `id` | [`Daemon`] or null |
 //! | `list` | `owner` (or null: all) | list of [`Daemon`] |
@@ -117,6 +117,8 @@ pub(crate) mod code {
     pub(crate) const OWNED: i64 = 2;
     /// The engine can't at present; try again.
     pub(crate) const UNAVAILABLE: i64 = 3;
+    /// The recipe is not the one that was expected.
+    pub(crate) const CONFLICT: i64 = 4;
 }
 
 /// The error member of an answer.
@@ -133,6 +135,9 @@ pub(crate) struct PutParams {
     /// For how long the answer may wait for the end of the start.
     #[serde(default)]
     pub(crate) settle_ms: u64,
+    /// The revision that the recipe was made from; 0: there was none.
+    #[serde(default)]
+    pub(crate) expected: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,10 +6,10 @@ mod remote;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use prost::Message;
 use proto::card::v1::card_server::CardServer;
+use proto::deadline::Deadline;
 use proto::opi::storage::v1::aio_volume_service_server::AioVolumeServiceServer;
 use proto::opi::storage::v1::frontend_nvme_service_server::FrontendNvmeServiceServer;
 use proto::opi::storage::v1::frontend_virtio_blk_service_server::FrontendVirtioBlkServiceServer;
@@ -26,9 +26,6 @@ use tracing::Instrument;
 use crate::bridge::Bridge;
 use crate::card::Result;
 use crate::metrics::Metrics;
-
-/// What a call has that names no deadline.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Every service.
 #[derive(Clone)]
@@ -65,7 +62,7 @@ impl Services {
         A: Message + Default + 'static,
         W: Future<Output = Result<A>> + Send + 'static,
     {
-        let deadline = Instant::now() + proto::timeout::of(request.metadata()).unwrap_or(PATIENCE);
+        let deadline = Deadline::of(request.metadata()).end();
         let request = request.into_inner();
         let bytes = request.encode_to_vec();
         let span = tracing::info_span!("call", op = method, object = %object);
@@ -86,7 +83,7 @@ impl Services {
     where
         W: Future<Output = Result<A>> + Send,
     {
-        let deadline = Instant::now() + proto::timeout::of(request.metadata()).unwrap_or(PATIENCE);
+        let deadline = Deadline::of(request.metadata()).end();
         let span = tracing::info_span!("call", op = method, object = %object);
         let work = work(Arc::clone(&self.bridge), request.into_inner());
         let call = async move {

@@ -42,6 +42,33 @@ pub(crate) fn target_is_killed_under_a_writer() {
     });
 }
 
+/// What the bridge's mount namespace held goes with it, as a container's does.
+pub(crate) fn contained_bridge_is_killed_under_a_writer() {
+    run(async {
+        let world = World::contained().await;
+        let image = world.raw("a.img", 8 * MIB);
+        world.source("a", file(&image), UUID).await.unwrap();
+        let device = world.device("d", "sources/a", block()).await.unwrap();
+        let disk = Disk::open(&path_of(&device));
+        for life in 0..3 {
+            (life * 100..(life + 1) * 100).for_each(|n| disk.write(n).unwrap());
+            world.kill_bridge();
+            world.start_bridge(None);
+            world.answers().await;
+            let now = world.get_device(NAME).await.unwrap();
+            assert_eq!(now.device.as_ref(), Some(&device));
+            let again = world.device("d", "sources/a", block()).await.unwrap();
+            assert_eq!(again, device);
+            assert_eq!(world.loops().len(), 1, "found by its file");
+        }
+        assert!((0..300).all(|n| disk.holds(n).unwrap()));
+        drop(disk);
+        world.delete_device(NAME, false).await.unwrap();
+        world.delete_source("sources/a").await.unwrap();
+        world.sweep().await;
+    });
+}
+
 pub(crate) fn daemon_is_killed_and_healed() {
     run(async {
         let world = World::start().await;

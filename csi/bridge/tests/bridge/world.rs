@@ -32,6 +32,8 @@ pub(crate) struct World {
     engine: Mutex<Option<Child>>,
     bridge: Mutex<Option<Child>>,
     flags: Vec<String>,
+    /// The bridge has a mount namespace of its own, as in a container; `x` is shared with it.
+    contained: bool,
 }
 
 /// A process that ends with the test.
@@ -54,6 +56,15 @@ impl World {
     }
 
     pub(crate) async fn with(flags: &[&str]) -> Self {
+        World::made(flags, false).await
+    }
+
+    /// The bridge as in a container.
+    pub(crate) async fn contained() -> Self {
+        World::made(&[], true).await
+    }
+
+    async fn made(flags: &[&str], contained: bool) -> Self {
         let world = World {
             home: tempfile::Builder::new()
                 .prefix("obb")
@@ -62,7 +73,20 @@ impl World {
             engine: Mutex::new(None),
             bridge: Mutex::new(None),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            contained,
         };
+        if contained {
+            let exports = world.path("x");
+            std::fs::create_dir(&exports).unwrap();
+            for how in [&["--bind"][..], &["--make-shared"]] {
+                let mut mount = Command::new("mount");
+                mount.args(how).arg(&exports);
+                if how == ["--bind"] {
+                    mount.arg(&exports);
+                }
+                assert!(mount.status().unwrap().success());
+            }
+        }
         let mut engine = Command::new(std::env::current_exe().unwrap());
         engine.args(["run", "--cgroup", "", "--admin-address", "127.0.0.1:0"]);
         engine
@@ -96,7 +120,11 @@ impl World {
     }
 
     pub(crate) fn start_bridge(&self, die_at: Option<&str>) {
-        let mut bridge = Command::new(env!("CARGO_BIN_EXE_opi-bridge"));
+        let program = env!("CARGO_BIN_EXE_opi-bridge");
+        let mut bridge = Command::new(if self.contained { "unshare" } else { program });
+        if self.contained {
+            bridge.args(["--mount", "--propagation", "slave", program]);
+        }
         bridge.args([
             "linux",
             "--node-name",
@@ -239,8 +267,9 @@ impl World {
         let home = self.home.path().to_string_lossy().into_owned();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let shared = self.contained.then(|| format!("{home}/x"));
         points
-            .filter(|point| point.starts_with(&home))
+            .filter(|point| point.starts_with(&home) && Some(*point) != shared.as_deref())
             .map(str::to_owned)
             .collect()
     }
@@ -321,7 +350,8 @@ impl Drop for World {
                 let _ = Command::new("losetup").args(["--detach", device]).status();
             }
         }
-        for mount in self.mounts() {
+        let shared = self.contained.then(|| format!("{home}/x"));
+        for mount in self.mounts().into_iter().chain(shared) {
             let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
         }
     }

@@ -33,6 +33,7 @@ pub(crate) enum Ask {
     Put {
         owner: String,
         recipe: Recipe,
+        expected: Option<u64>,
         reply: oneshot::Sender<Result<Arc<Daemon>, Refusal>>,
     },
     Remove {
@@ -225,9 +226,10 @@ impl Keeper {
             Ask::Put {
                 owner,
                 recipe,
+                expected,
                 reply,
             } => {
-                let done = self.put(owner, recipe).await;
+                let done = self.put(owner, recipe, expected).await;
                 let next = if done.is_ok() {
                     Next::Retry
                 } else {
@@ -258,8 +260,19 @@ impl Keeper {
     }
 
     /// Records the wish; the daemon is not touched.
-    async fn put(&mut self, owner: String, recipe: Recipe) -> Result<Arc<Daemon>, Refusal> {
+    async fn put(
+        &mut self,
+        owner: String,
+        recipe: Recipe,
+        expected: Option<u64>,
+    ) -> Result<Arc<Daemon>, Refusal> {
         fail_point!("put::begun");
+        let present = self.record.as_ref();
+        // What is as wished already may be this very call, repeated.
+        if !present.is_some_and(|record| record.recipe == recipe) {
+            let revision = present.map_or(0, |record| record.revision);
+            self.is_expected(expected, revision)?;
+        }
         let (revision, fresh) = match &self.record {
             Some(record) if record.owner != owner => {
                 return Err(Refusal {
@@ -297,6 +310,19 @@ impl Keeper {
         }
         tracing::info!(id = self.id, revision, "recipe recorded");
         Ok(self.shown())
+    }
+
+    fn is_expected(&self, expected: Option<u64>, revision: u64) -> Result<(), Refusal> {
+        if expected.is_none_or(|expected| expected == revision) {
+            return Ok(());
+        }
+        Err(Refusal {
+            code: code::CONFLICT,
+            message: format!(
+                "daemon {}: its recipe was changed meanwhile (its revision is {revision}): read it again",
+                self.id
+            ),
+        })
     }
 
     async fn store(&mut self, record: Record, fresh: bool) -> Result<(), Refusal> {

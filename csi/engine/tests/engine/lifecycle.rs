@@ -109,6 +109,38 @@ async fn a_recipe_is_replaced_first_and_is_right_before_and_after() {
 }
 
 #[tokio::test]
+async fn a_recipe_that_was_changed_meanwhile_is_not_overwritten() {
+    let world = World::start(None);
+    let client = world.client();
+    let image = world.image("a");
+    let wishes = [idle("a"), world.nbd("a", &image)];
+    // There is none.
+    let early = client.put_if(&wishes[0], 1, soon()).await.unwrap_err();
+    assert!(matches!(&early, Error::Conflict(_)), "{early}");
+    assert_eq!(client.get("a", soon()).await.unwrap(), None);
+    let first = client.put_if(&wishes[0], 0, soon()).await.unwrap();
+    assert_eq!(first.revision, 1);
+    let second = client.put_if(&wishes[1], 1, soon()).await.unwrap();
+    assert_eq!(second.revision, 2);
+    // Who read the first one is told, and the same call again is no conflict.
+    for revision in [0, 1] {
+        let late = client.put_if(&wishes[0], revision, soon()).await;
+        let late = late.unwrap_err();
+        assert!(
+            matches!(&late, Error::Conflict(why) if why.contains("read it again")),
+            "{late}"
+        );
+        let again = client.put_if(&wishes[1], revision, soon()).await.unwrap();
+        assert_eq!(again, second);
+    }
+    // It was taken away: it does not come back.
+    client.remove("a", soon()).await.unwrap();
+    let late = client.put_if(&wishes[0], 2, soon()).await.unwrap_err();
+    assert!(matches!(&late, Error::Conflict(_)), "{late}");
+    assert_eq!(client.get("a", soon()).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_start_that_fails_says_why_and_is_tried_again() {
     let world = World::start(None);
     let client = world.client();

@@ -59,6 +59,15 @@ impl Linux {
         Ok(Served { daemon, size })
     }
 
+    /// Takes the exposure out of the recipe. The back end may have taken its daemon away, and the exposure with it.
+    pub(crate) async fn unwish(&self, without: &Volume, deadline: Instant) -> Result<()> {
+        let (id, ours) = recipe::daemon_of(without);
+        if !ours && self.engine.get(&id, deadline).await?.is_none() {
+            return Ok(());
+        }
+        self.put(without, deadline).await.map(drop)
+    }
+
     /// Makes the recipe the wanted one, and starts the daemon if it is ours and absent.
     pub(crate) async fn put(&self, volume: &Volume, deadline: Instant) -> Result<Daemon> {
         let (id, ours) = recipe::daemon_of(volume);
@@ -76,7 +85,7 @@ impl Linux {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id.clone(), volume.uuid);
-        // The back end changes its recipe, too: whoever was overtaken does it once more.
+        // The back end changes its recipe, too, and takes it away: whoever was overtaken looks once more.
         loop {
             let daemon = self.engine.get(&id, deadline).await?.ok_or_else(|| {
                 Error::NotFound(format!(
@@ -92,7 +101,10 @@ impl Linux {
                 owner: daemon.owner,
                 recipe: joined,
             };
-            self.engine.put(&put, deadline).await?;
+            match self.engine.put_if(&put, daemon.revision, deadline).await {
+                Err(engine::Error::Conflict(_)) => {}
+                other => drop(other?),
+            }
         }
     }
 

@@ -1,8 +1,12 @@
 //! Loop devices over FUSE exports: one per export, found by `backing_file` in sysfs.
 //!
 //! A loop whose daemon died stays behind with a dead backing file: its reads fail, and once the dead mount was taken away sysfs calls
-//! its file `/`. It is told from a living one by the device number of the mount, which a new mount does not share while the old one is
-//! held.
+//! its file `/` and nobody can say which mount it was. It is told from a living one by the device number of the mount, which a new
+//! mount does not share while the old one is held, and found again by its number among all that the kernel's disks have held.
+//!
+//! A loop holds the mount that its file was opened through, and sysfs calls the file `/` as well when that mount goes with its mount
+//! namespace, as this container's copy does at each restart. So a loop is made over the daemon's own mount, which lives as long as
+//! the export.
 
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +21,9 @@ use crate::card::{Error, Result};
 const SYS: &str = "/sys/block";
 const O_EXCL: i32 = 0o200;
 const EBUSY: i32 = 16;
+/// losetup resolves `/proc/<pid>/root` to a path of its own namespace, unless there is nothing of that name: hidden by `$1`, which only
+/// this shell sees, it opens what it was told.
+const OVER_ANOTHERS_MOUNT: &str = r#"mount -t tmpfs none "$1" && shift && exec losetup "$@""#;
 
 /// A loop device and the mount that it was made over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +32,9 @@ pub(crate) struct Loop {
     pub(crate) name: String,
     /// Device number of its backing file, `major:minor`.
     pub(crate) back: String,
+    /// `diskseq`, which changes whenever a file is attached or detached. Not in records of older releases.
+    #[serde(default)]
+    pub(crate) life: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -43,11 +53,31 @@ impl Loop {
         Path::new("/dev").join(&self.name)
     }
 
+    fn new(name: &str, back: &str) -> Self {
+        Loop {
+            name: name.to_owned(),
+            back: back.to_owned(),
+            life: life(name),
+        }
+    }
+
+    /// Both are the same life of the same device.
+    fn is(&self, other: &Self) -> bool {
+        let alive = match (self.life, other.life) {
+            (Some(this), Some(that)) => this == that,
+            _ => self.back == other.back,
+        };
+        self.name == other.name && alive
+    }
+
     /// Whether the kernel's device of this name still is this one.
     async fn is_there(&self, file: &Path, deadline: Instant) -> Result<bool> {
         let Some(backing) = backing_file(&self.name) else {
             return Ok(false);
         };
+        if self.life.is_some() {
+            return Ok(life(&self.name) == self.life);
+        }
         let ours = backing == file.to_string_lossy() || backing == "/";
         Ok(ours && back(&self.name, deadline).await?.as_deref() == Some(&*self.back))
     }
@@ -131,6 +161,11 @@ fn backing_file(name: &str) -> Option<String> {
     Some(text.trim_end_matches('\n').to_owned())
 }
 
+fn life(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("{SYS}/{name}/diskseq")).ok()?;
+    text.trim().parse().ok()
+}
+
 async fn back(name: &str, deadline: Instant) -> Result<Option<String>> {
     let path = format!("/dev/{name}");
     let arguments = ["--list", "--json", "--output", "BACK-MAJ:MIN", &path];
@@ -150,10 +185,11 @@ async fn device_number(file: &Path) -> Result<String> {
     Ok(format!("{major}:{minor}"))
 }
 
-/// Exactly one loop over the living export `file`; `known` is the one that was made before. Others over it, and a dead one, are taken
-/// away: who still has one of those open sees it end at his last close.
+/// Exactly one loop over the living export `file` of the process `daemon`; `known` is the one that was made before. Others over it,
+/// and a dead one, are taken away: who still has one of those open sees it end at his last close.
 pub(crate) async fn ensure(
     file: &Path,
+    daemon: u32,
     read_only: bool,
     known: Option<Loop>,
     deadline: Instant,
@@ -162,16 +198,13 @@ pub(crate) async fn ensure(
     let mut kept = None;
     for name in over(file) {
         if kept.is_none() && back(&name, deadline).await?.as_deref() == Some(&*now) {
-            kept = Some(Loop {
-                name,
-                back: now.clone(),
-            });
+            kept = Some(Loop::new(&name, &now));
         } else {
             detach(&name, deadline).await?;
         }
     }
     if let Some(known) = known
-        && kept.as_ref() != Some(&known)
+        && !kept.as_ref().is_some_and(|kept| kept.is(&known))
         && known.is_there(file, deadline).await?
     {
         detach(&known.name, deadline).await?;
@@ -180,16 +213,31 @@ pub(crate) async fn ensure(
         return Ok(kept);
     }
     fail::fail_point!("loop::attaching");
-    let path = file.to_string_lossy();
-    let mut arguments = vec!["--find", "--show", "--direct-io=on"];
-    if read_only {
-        arguments.push("--read-only");
-    }
-    arguments.push(&path);
-    let name = losetup(&arguments, deadline).await?;
+    let name = attach(file, daemon, read_only, deadline).await?;
     fail::fail_point!("loop::attached");
-    let name = name.trim().trim_start_matches("/dev/").to_owned();
-    Ok(Loop { name, back: now })
+    let name = name.trim().trim_start_matches("/dev/");
+    Ok(Loop::new(name, &now))
+}
+
+/// Makes a loop over `file` as `daemon` sees it; gives its path.
+async fn attach(file: &Path, daemon: u32, read_only: bool, deadline: Instant) -> Result<String> {
+    let mut options = vec!["--find", "--show", "--direct-io=on"];
+    if read_only {
+        options.push("--read-only");
+    }
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let path = file.to_string_lossy();
+    if namespace("self") == namespace(&daemon.to_string()) {
+        options.push(&path);
+        return losetup(&options, deadline).await;
+    }
+    let dir = file.parent().unwrap_or(file).to_string_lossy();
+    let path = format!("/proc/{daemon}/root{path}");
+    let mut arguments = vec!["--mount", "--propagation", "private"];
+    arguments.extend(["sh", "-c", OVER_ANOTHERS_MOUNT, "sh", &dir]);
+    arguments.extend(options);
+    arguments.push(&path);
+    run("unshare", &arguments, deadline).await
 }
 
 /// No loop over `file`, nor the one made before.
@@ -210,7 +258,7 @@ pub(crate) async fn find(file: &Path, deadline: Instant) -> Option<Loop> {
     let now = device_number(file).await.ok()?;
     for name in over(file) {
         if back(&name, deadline).await.ok()?.as_deref() == Some(&*now) {
-            return Some(Loop { name, back: now });
+            return Some(Loop::new(&name, &now));
         }
     }
     None
@@ -245,7 +293,11 @@ async fn detach(name: &str, deadline: Instant) -> Result<()> {
 }
 
 async fn losetup(arguments: &[&str], deadline: Instant) -> Result<String> {
-    let child = Command::new("losetup")
+    run("losetup", arguments, deadline).await
+}
+
+async fn run(program: &str, arguments: &[&str], deadline: Instant) -> Result<String> {
+    let child = Command::new(program)
         .args(arguments)
         .kill_on_drop(true)
         .output();
@@ -253,12 +305,12 @@ async fn losetup(arguments: &[&str], deadline: Instant) -> Result<String> {
         Ok(Ok(output)) => output,
         Ok(Err(why)) => {
             return Err(Error::Internal(format!(
-                "losetup can't be run ({why}); install util-linux"
+                "{program} can't be run ({why}); install util-linux"
             )));
         }
         Err(_) => {
             return Err(Error::Late(format!(
-                "losetup {}: no answer in time",
+                "{program} {}: no answer in time",
                 arguments.join(" ")
             )));
         }
@@ -268,7 +320,7 @@ async fn losetup(arguments: &[&str], deadline: Instant) -> Result<String> {
     }
     let why = String::from_utf8_lossy(&output.stderr);
     Err(Error::Away(format!(
-        "losetup {}: {}",
+        "{program} {}: {}",
         arguments.join(" "),
         why.trim()
     )))

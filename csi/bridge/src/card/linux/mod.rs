@@ -131,7 +131,10 @@ impl Linux {
                 let file = self.places.file(volume.uuid);
                 let known = self.traces.device(volume.uuid);
                 let read_only = exposed.read_only || volume.read_only;
-                let device = loops::ensure(&file, read_only, known, deadline).await?;
+                let daemon = daemon.pid.ok_or_else(|| {
+                    Error::Away(format!("daemon {} has just ended; call again", daemon.id))
+                })?;
+                let device = loops::ensure(&file, daemon, read_only, known, deadline).await?;
                 self.traces.set_device(volume.uuid, Some(device.clone()))?;
                 if device.size() != size {
                     loops::grow(&device, &file, deadline).await?;
@@ -227,7 +230,7 @@ impl Card for Linux {
                         device.path().display()
                     )));
                 }
-                self.put(&without, deadline).await?;
+                self.unwish(&without, deadline).await?;
                 fail::fail_point!("card::unexposing");
                 loops::remove(&file, known.as_ref(), deadline).await?;
             }
@@ -238,12 +241,12 @@ impl Card for Linux {
                         self.places.socket(volume.uuid).display()
                     )));
                 }
-                self.put(&without, deadline).await?;
+                self.unwish(&without, deadline).await?;
             }
             // The guest is asked, and its export stays until it has let go.
             Shape::Nvme(_) | Shape::VirtioBlk(_) => {
                 self.vm()?.unplug(&vm_id(volume.uuid), deadline).await?;
-                self.put(&without, deadline).await?;
+                self.unwish(&without, deadline).await?;
             }
         }
         fail::fail_point!("card::undone");
@@ -317,6 +320,8 @@ impl Card for Linux {
         let Some(exposed) = &volume.exposed else {
             return Ok(look);
         };
+        // What the host sees: a loop device may be behind the node that its file shows.
+        let mut size = look.size;
         let (address, in_use) = match &exposed.shape {
             Shape::BlockDevice => {
                 let device = loops::find(&self.places.file(volume.uuid), deadline).await;
@@ -324,16 +329,15 @@ impl Card for Linux {
                     look.trouble =
                         Some("its loop device is dead or missing: it is being made again".into());
                 }
-                let path = device.map(|device| {
-                    (
-                        loops::is_mounted(&device.name) || loops::is_open(&device.path()),
-                        text(device.path()),
-                    )
-                });
-                (
-                    path.as_ref().map(|(_, path)| Address::Path(path.clone())),
-                    path.is_some_and(|(used, _)| used),
-                )
+                match device {
+                    None => (None, false),
+                    Some(device) => {
+                        size = device.size();
+                        let used =
+                            loops::is_mounted(&device.name) || loops::is_open(&device.path());
+                        (Some(Address::Path(text(device.path()))), used)
+                    }
+                }
             }
             Shape::VhostUser(_) => {
                 let socket = self.places.socket(volume.uuid);
@@ -350,7 +354,7 @@ impl Card for Linux {
             }
         };
         look.in_use = in_use;
-        look.device = address.map(|address| self.device(volume, exposed, look.size, address));
+        look.device = address.map(|address| self.device(volume, exposed, size, address));
         Ok(look)
     }
 

@@ -121,6 +121,7 @@ mod tests {
         let device = Loop {
             name: "loop1".into(),
             back: "0:40".into(),
+            life: None,
         };
         traces.set_device(uuid, Some(device.clone())).unwrap();
         assert_eq!(traces.device(uuid), Some(device));
