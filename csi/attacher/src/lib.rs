@@ -14,7 +14,6 @@
 mod card;
 mod config;
 mod core;
-mod deadline;
 mod failure;
 mod generation;
 mod hub;
@@ -59,23 +58,7 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // In a release build there are no failpoints, and this does nothing.
-    let _failpoints = fail::FailScenario::setup();
-    #[cfg(feature = "failpoints")]
-    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
-        && let Err(why) = fail::cfg_callback(&step, die)
-    {
-        eprintln!("volume-attacher: OUTBOARD_KILL_AT={step}: {why}");
-        return ExitCode::FAILURE;
-    }
     let Command::Run(run) = config.command;
     let common = run.common.clone();
     daemon::run::run("volume-attacher", &common, |stop| run::run(*run, stop))
-}
-
-/// As `kill -9`: nothing is flushed, undone or dropped.
-#[cfg(feature = "failpoints")]
-fn die() {
-    // It does not return, unless there is no such process: then nothing is left to end.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
 }

@@ -11,6 +11,7 @@ use proto::attacher::v1::{
     GetRequest, GetResponse, InventoryRequest, InventoryResponse, ListRequest, ListResponse,
     ResizeRequest, ResizeResponse, WatchRequest, WatchResponse,
 };
+use proto::deadline::Deadline;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
@@ -18,7 +19,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::failure::Failure;
 use crate::id::Id;
 use crate::keeper::{Call, Keeper};
-use crate::{deadline, request, watch};
+use crate::{request, watch};
 
 const PAGE: usize = 1000;
 
@@ -51,7 +52,7 @@ impl VolumeAttacher for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
-        let until = deadline::of(request.metadata());
+        let until = Deadline::of(request.metadata()).end();
         let request = request.into_inner();
         let id = request::id(request.id, self.keeper.hosts())?;
         let spec = request::spec(request.spec, &id)?;
@@ -60,7 +61,7 @@ impl VolumeAttacher for Service {
     }
 
     async fn detach(&self, request: Request<DetachRequest>) -> Answer<DetachResponse> {
-        let until = deadline::of(request.metadata());
+        let until = Deadline::of(request.metadata()).end();
         let request = request.into_inner();
         let force = request.mode() == DetachMode::Surprise;
         let generation = request.generation;
@@ -71,7 +72,7 @@ impl VolumeAttacher for Service {
     }
 
     async fn resize(&self, request: Request<ResizeRequest>) -> Answer<ResizeResponse> {
-        let until = deadline::of(request.metadata());
+        let until = Deadline::of(request.metadata()).end();
         let request = request.into_inner();
         let id = request::id(request.id, self.keeper.hosts())?;
         let attachment = self
@@ -81,7 +82,7 @@ impl VolumeAttacher for Service {
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Answer<GetResponse> {
-        let until = deadline::of(request.metadata());
+        let until = Deadline::of(request.metadata()).end();
         let id = request::id(request.into_inner().id, self.keeper.hosts())?;
         let attachment = within(until, self.keeper.get(&id)).await?;
         Ok(Response::new(GetResponse {
@@ -117,7 +118,7 @@ impl VolumeAttacher for Service {
     }
 
     async fn inventory(&self, request: Request<InventoryRequest>) -> Answer<InventoryResponse> {
-        let until = deadline::of(request.metadata());
+        let until = Deadline::of(request.metadata()).end();
         let asked = request.into_inner().host;
         let host = match (asked.as_str(), self.keeper.hosts()) {
             ("", [only]) => only.clone(),

@@ -48,15 +48,25 @@ fn attach(wanted: &Attached, seen: &Seen) -> Vec<Step> {
     if told != wanted.limits {
         steps.push(Step::SetLimits(wanted.limits));
     }
-    steps.extend(wanted.parts[sound..].iter().cloned().map(Step::Create));
+    // A card that has the objects but nothing that the host could see is told once more: it brings it back.
+    let whole = sound == wanted.parts.len();
+    let again = usize::from(same && whole && is_missing(seen)).min(sound);
+    let create = &wanted.parts[sound - again..];
+    steps.extend(create.iter().cloned().map(Step::Create));
     // Only what is there can be seen to be too small.
-    if sound == wanted.parts.len()
+    if whole
         && let Some(end) = &seen.device
         && end.device.size_bytes < wanted.size
     {
         steps.push(Step::Resize(wanted.size));
     }
     steps
+}
+
+/// There is no host's end, or one that its engine left without a size.
+fn is_missing(seen: &Seen) -> bool {
+    let size = seen.device.as_ref().map_or(0, |end| end.device.size_bytes);
+    size == 0 && seen.unsaid.is_none()
 }
 
 /// How many of the wanted parts, from the first, are there as wanted.

@@ -40,7 +40,8 @@ fn after(mut seen: Seen, step: &Step) -> Seen {
             };
             assert!(seen.parts.len() >= needs, "no subsystem");
             let old = seen.parts.insert(content.part(), content.clone());
-            assert_eq!(old, None, "an object of that name exists");
+            let equal = old.is_none_or(|old| old == *content);
+            assert!(equal, "another object of that name exists");
         }
         Step::Resize(size) => seen.device.as_mut().unwrap().device.size_bytes = *size,
         Step::Delete { part, .. } => {
@@ -193,6 +194,25 @@ fn a_host_is_thrown_out_only_by_a_forced_detach() {
     first.goal = Goal::Gone { force: true };
     let steps = plan(&wanted(&first), &seen);
     assert!(matches!(steps[0], Step::Delete { force: true, .. }));
+}
+
+#[test]
+fn a_device_that_the_card_lost_is_made_again() {
+    for exposure in 0..4 {
+        let mut record = record(exposure, 0, false, 0, 0);
+        let mut seen = converge(&mut record, Seen::default(), usize::MAX);
+        let Wanted::Attached(wanted_of_it) = wanted(&record) else {
+            unreachable!("it is attached")
+        };
+        let last = Step::Create(wanted_of_it.parts.last().unwrap().clone());
+        for lost in [None, Some(end(0, false))] {
+            seen.device = lost;
+            assert_eq!(plan(&wanted(&record), &seen), vec![last.clone()]);
+        }
+        // Nobody knows: nothing is done.
+        seen.unsaid = Some("the card does not answer".to_owned());
+        assert_eq!(plan(&wanted(&record), &seen), []);
+    }
 }
 
 #[test]

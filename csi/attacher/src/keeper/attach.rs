@@ -35,7 +35,8 @@ impl Keeper {
         fail_point!("attach::recorded");
         match self.until_attached(&mut record).await {
             Ok(seen) => {
-                record.lost = None;
+                // Nobody has looked since the device died, maybe: what is there now is not compared with what was.
+                (record.lost, record.device, record.epoch) = (None, None, None);
                 record.acknowledged = true;
                 self.save(&record).await?;
                 fail_point!("attach::attached");

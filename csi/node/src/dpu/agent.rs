@@ -10,7 +10,7 @@ use super::attacher::Attacher;
 use super::caller;
 use super::controller::{is_csi, volume};
 use super::metrics::Metrics;
-use crate::host::deadline::Deadline;
+use proto::deadline::Deadline;
 
 type Answer<T> = Result<Response<T>, Status>;
 

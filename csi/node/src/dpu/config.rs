@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::identity::Identity;
+
 /// Brings CSI volumes to the hosts of one DPU.
 #[derive(Debug, clap::Parser)]
 #[command(name = "csi-node-dpu", version)]
@@ -17,6 +19,18 @@ pub(crate) struct Config {
 pub(crate) enum Command {
     /// Serve csi-controller and csi-node-host. Attachments stay when it ends.
     Run(Box<Run>),
+    /// Get this node's storage certificate from the cluster and renew it.
+    Identity(Box<Identity>),
+}
+
+impl Command {
+    /// The flags that every daemon has.
+    pub(crate) fn common(&self) -> &daemon::args::Common {
+        match self {
+            Self::Run(run) => &run.common,
+            Self::Identity(identity) => &identity.common,
+        }
+    }
 }
 
 /// Flags of `csi-node-dpu run`.
@@ -46,7 +60,7 @@ pub(crate) struct Run {
         env = "OUTBOARD_DPU_LISTEN"
     )]
     pub(crate) listen: Option<SocketAddr>,
-    /// Directory of ca-cert.pem (whom we believe), server-cert.pem and server-key.pem.
+    /// Directory of ca-cert.pem (whom we believe), server-cert.pem and server-key.pem. They are read again for each connection.
     #[arg(long, value_name = "DIR", value_parser = absolute, env = "OUTBOARD_DPU_TLS")]
     pub(crate) tls: Option<PathBuf>,
     /// The name in csi-controller's certificate. It has a character that no node's name can have, so that no node's
@@ -90,7 +104,9 @@ mod tests {
     fn flags_are_validated_when_they_are_parsed() {
         let parse =
             |flags: &[&str]| Config::try_parse_from(["csi-node-dpu", "run"].iter().chain(flags));
-        let Command::Run(run) = parse(&["--serves-node", "a"]).unwrap().command;
+        let Command::Run(run) = parse(&["--serves-node", "a"]).unwrap().command else {
+            panic!("`run` was given");
+        };
         assert_eq!(run.controller_name, "system:csi-controller");
         for bad in [
             vec![],

@@ -19,7 +19,7 @@ use super::attacher::Attacher;
 use super::caller::{self, Names};
 use super::exposure;
 use super::metrics::Metrics;
-use crate::host::deadline::Deadline;
+use proto::deadline::Deadline;
 
 /// The label under which the CSI volume id is kept.
 const VOLUME_ID: &str = "csi-volume-id";

@@ -1,7 +1,5 @@
 //! `csi-node-dpu run`: puts the parts together and keeps them until the program is told to end.
 
-use std::path::Path;
-
 use anyhow::Context;
 use daemon::admin::Admin;
 use daemon::readiness::Readiness;
@@ -10,8 +8,8 @@ use prometheus_client::registry::Registry;
 use proto::node::v1::host_agent_server::HostAgentServer;
 use proto::node::v1::host_volumes_server::HostVolumesServer;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::agent::Agent;
 use super::attacher::Attacher;
@@ -19,6 +17,7 @@ use super::caller::{self, Caller, Names};
 use super::config::Run;
 use super::controller::Controller;
 use super::metrics::Metrics;
+use super::tls::{self, Credentials};
 
 /// Port of /metrics, /healthz and /readyz.
 const ADMIN_PORT: u16 = 9488;
@@ -57,8 +56,8 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
         ))
         .serve_with_incoming_shutdown(incoming(socket), stop.clone().cancelled_owned());
     let local_host = local_host(&args, agent.clone(), stop.clone());
-    let network = network(&args, names, controller, agent, stop.clone());
-    let admin = admin.serve(registry, readiness, stop.clone());
+    let network = network(&args, names, controller, agent, &readiness, stop.clone());
+    let admin = admin.serve(registry, readiness.clone(), stop.clone());
     let local_controller = async {
         local_controller
             .await
@@ -89,6 +88,7 @@ async fn network(
     names: Names,
     controller: Controller,
     agent: Agent,
+    readiness: &Readiness,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (Some(address), Some(dir)) = (args.listen, &args.tls) else {
@@ -98,9 +98,9 @@ async fn network(
     let incoming = TcpIncoming::bind(address)
         .with_context(|| format!("--listen {address}: can't listen there"))?;
     tracing::info!(address = %incoming.local_addr().context("--listen")?, "serving over mTLS");
+    let check = readiness.check("tls", format!("{} was not read yet", dir.display()));
+    let incoming = tls::incoming(incoming, Credentials::new(dir, check));
     Server::builder()
-        .tls_config(tls(dir)?)
-        .context("--tls")?
         .add_service(HostVolumesServer::with_interceptor(controller, move |r| {
             of_controller.certified(r)
         }))
@@ -120,16 +120,4 @@ fn incoming(
         let accepted = socket.listener.accept().await.map(|(stream, _)| stream);
         Some((accepted, socket))
     })
-}
-
-fn tls(dir: &Path) -> anyhow::Result<ServerTlsConfig> {
-    let read = |name: &str| {
-        let path = dir.join(name);
-        std::fs::read(&path).with_context(|| format!("--tls: can't read {}", path.display()))
-    };
-    let identity = Identity::from_pem(read("server-cert.pem")?, read("server-key.pem")?);
-    let callers = Certificate::from_pem(read("ca-cert.pem")?);
-    Ok(ServerTlsConfig::new()
-        .identity(identity)
-        .client_ca_root(callers))
 }

@@ -41,11 +41,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PATH", value_parser = socket, env = "OUTBOARD_KUBELET_ENDPOINT")]
     pub(crate) kubelet_endpoint: Option<PathBuf>,
     /// Where this node's card puts a file for each volume that it exposes as a local block device, as the card sees it.
-    #[arg(long, default_value = "/run/outboard/exports", value_parser = absolute, env = "OUTBOARD_EXPORTS_DIR")]
+    #[arg(long, default_value = api::storage::EXPORTS_DIR, value_parser = absolute, env = "OUTBOARD_EXPORTS_DIR")]
     pub(crate) exports_dir: PathBuf,
     /// A directory for notes about formatting that is under way. Nothing in it outlives a reboot, or has to.
     #[arg(long, default_value = "/run/outboard/csi-node-host", value_parser = absolute, env = "OUTBOARD_RUN_DIR")]
     pub(crate) run_dir: PathBuf,
+    /// Where csi-node-dpu serves this host: it is asked to bring back a disk that is missing or dead. Nothing there: nobody is asked.
+    #[arg(long, default_value = "/run/outboard/csi-node-dpu/host.sock", value_parser = absolute, env = "OUTBOARD_HOST_SOCKET")]
+    pub(crate) dpu_socket: PathBuf,
     /// How many volumes this node takes; 0: no limit known.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), env = "OUTBOARD_MAX_VOLUMES")]
     pub(crate) max_volumes: i64,

@@ -6,7 +6,6 @@ use fail::fail_point;
 use proto::csi::v1::{CapacityRange, NodeExpandVolumeRequest};
 
 use super::blocking::blocking;
-use super::deadline::Deadline;
 use super::device::{self, Found};
 use super::error::Error;
 use super::filesystem::{self, Kind};
@@ -14,6 +13,7 @@ use super::mounts::{Place, Table};
 use super::node::Node;
 use super::request::{self, Access, Usage, Volume};
 use super::stats::{existing, place};
+use proto::deadline::Deadline;
 
 /// A checked request.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! CSI Identity: which plugin this is. It describes the whole plugin, csi-controller included: that is what the caller of a
 //! node's socket wants to know, too.
 
+use api::storage::DRIVER;
 use proto::csi::v1::identity_server::Identity;
 use proto::csi::v1::plugin_capability::service::Type as Service;
 use proto::csi::v1::plugin_capability::volume_expansion::Type as Expansion;
@@ -11,7 +12,7 @@ use proto::csi::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{DRIVER, child};
+use super::child;
 
 /// The service.
 #[derive(Debug, Clone)]

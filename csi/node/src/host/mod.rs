@@ -1,7 +1,7 @@
 //! `csi-node-host`: CSI Identity and Node on a host.
 //!
 //! It holds no state: what is mounted stands in mountinfo, which disk is which volume in sysfs, and what is on a disk on the disk.
-//! It asks nobody, and holds no Kubernetes credential. What it was told in the publish context is looked for, and refused if the
+//! It asks nobody but csi-node-dpu, and that only to repair a disk ([`repair`]); it holds no Kubernetes credential. What it was told in the publish context is looked for, and refused if the
 //! disk itself says otherwise.
 //!
 //! [`service`] (what is asked; one call at a time per volume) → [`request`] (checked) → [`stage`], [`publish`], [`unpublish`],
@@ -14,7 +14,6 @@
 mod blocking;
 mod child;
 mod config;
-pub(crate) mod deadline;
 mod device;
 mod error;
 mod expand;
@@ -27,10 +26,12 @@ mod mounts;
 mod node;
 mod publish;
 mod registration;
+mod repair;
 mod request;
 mod run;
 mod service;
 mod stage;
+mod stages;
 mod stats;
 mod unpublish;
 mod unstage;
@@ -38,11 +39,6 @@ mod unstage;
 use std::process::ExitCode;
 
 use config::{Command, Config};
-
-/// The name of the CSI driver.
-pub const DRIVER: &str = "csi.iaas.yusur.io";
-/// The key of a node's topology: its value is the node's name.
-pub const TOPOLOGY: &str = "storage.iaas.yusur.io/node";
 
 /// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
 /// (`OUTBOARD_KILL_AT`, the name of one step).
@@ -69,23 +65,7 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // In a release build there are no failpoints, and this does nothing.
-    let _failpoints = fail::FailScenario::setup();
-    #[cfg(feature = "failpoints")]
-    if let Ok(step) = std::env::var("OUTBOARD_KILL_AT")
-        && let Err(why) = fail::cfg_callback(&step, die)
-    {
-        eprintln!("csi-node-host: OUTBOARD_KILL_AT={step}: {why}");
-        return ExitCode::FAILURE;
-    }
     let Command::Run(run) = config.command;
     let common = run.common.clone();
     daemon::run::run("csi-node-host", &common, |stop| run::run(*run, stop))
-}
-
-/// As `kill -9`: nothing is flushed, undone or dropped.
-#[cfg(feature = "failpoints")]
-fn die() {
-    // It does not return, unless there is no such process: then nothing is left to end.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
 }

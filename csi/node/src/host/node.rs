@@ -1,8 +1,11 @@
 //! What every call needs, and what several ask.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
+use uuid::Uuid;
 
 use super::blocking::blocking;
 use super::device::{self, Health, Numbers, Sysfs};
@@ -10,6 +13,7 @@ use super::error::Error;
 use super::filesystem::Tickets;
 use super::locks::Locks;
 use super::mounts::{self, Place, Table};
+use super::repair::Agent;
 use super::request::Volume;
 
 /// The file in the staging directory over which a raw disk is bound.
@@ -28,6 +32,10 @@ pub(crate) struct Node {
     pub(crate) on_the_way: PathBuf,
     /// The kernel's disks.
     pub(crate) sysfs: Sysfs,
+    /// Who repairs disks.
+    pub(crate) agent: Agent,
+    /// Volumes whose dead mount was taken away, of which csi-node-dpu does not know yet that the disk is in use anew.
+    pub(crate) replaced: Mutex<HashSet<Uuid>>,
     /// What is being formatted.
     pub(crate) tickets: Tickets,
     /// Which volumes are being worked on.
@@ -120,6 +128,8 @@ impl Node {
         let point = path.to_owned();
         blocking("taking a dead mount away", move || mounts::detach(&point)).await?;
         tracing::warn!(path = %path.display(), "a dead mount was taken away");
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.extend(volume.uuid);
         Ok(())
     }
 

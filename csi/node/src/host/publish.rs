@@ -9,12 +9,14 @@ use fail::fail_point;
 use proto::csi::v1::{NodePublishVolumeRequest, NodeStageVolumeRequest};
 
 use super::blocking::blocking;
-use super::deadline::Deadline;
 use super::error::Error;
 use super::mounts::{self, Place, Table};
 use super::node::{Node, listed, staged_disk};
+use super::repair;
 use super::request::{self, Access};
 use super::stage::{self, Stage};
+use super::stages::measure;
+use proto::deadline::Deadline;
 
 /// A checked request.
 #[derive(Debug, Clone)]
@@ -41,6 +43,7 @@ impl Publish {
         };
         let volume = request::Volume::new(&staged.volume_id)?;
         let target = target?;
+        request::Usage::new(staged.volume_capability.as_ref())?;
         if staged.staging_target_path.is_empty() {
             // CSI specification, NodePublishVolume: the code for this.
             return Err(Error::Refused(format!(
@@ -80,12 +83,23 @@ pub(crate) async fn publish(
     let staged = Place::at(&Table::read()?, &source).ok_or_else(|| {
         Error::Unavailable(format!("{}: unmounted meanwhile; repeat", source.display()))
     })?;
-    if matches!(publish.stage.usage.access, Access::Block) && publish.read_only {
-        read_only_disk(node, &staged)?;
+    match &staged {
+        Place::Disk(..) if publish.read_only => read_only_disk(node, &staged)?,
+        Place::Filesystem(mount) if mount.read_only() && !publish.read_only => {
+            return Err(Error::Refused(format!(
+                "volume {} was attached for reading alone: publish it read-only, or attach it for writing",
+                publish.stage.volume.id
+            )));
+        }
+        _ => {}
     }
+    let raw = matches!(publish.stage.usage.access, Access::Block);
+    let uuid = publish.stage.published.uuid;
     while let Some(place) = Place::at(&Table::read()?, &target) {
         if same(&place, &staged) {
-            return as_asked(&place, publish, &target);
+            as_asked(&place, publish, &target)?;
+            repair::healed(node, uuid, raw, deadline).await;
+            return Ok(());
         }
         node.free_of_dead(&target, &place, &publish.stage.volume)
             .await?;
@@ -103,10 +117,11 @@ pub(crate) async fn publish(
         }
     }
     let (on_the_way, read_only) = (node.on_the_way.clone(), publish.read_only);
-    blocking("binding a volume", move || {
+    let bind = blocking("binding a volume", move || {
         show(&staged, &source, &target, read_only, &on_the_way)
-    })
-    .await?;
+    });
+    measure("show", bind).await?;
+    repair::healed(node, uuid, raw, deadline).await;
     fail_point!("publish::bound");
     Ok(())
 }

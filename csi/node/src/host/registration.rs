@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use api::storage::DRIVER;
 use daemon::readiness::Check;
 use proto::kubelet::pluginregistration::v1::registration_server::{
     Registration, RegistrationServer,
@@ -17,8 +18,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-
-use super::DRIVER;
 
 /// What kubelet wants to hear: the CSI specification's major version is what it compares.
 const VERSION: &str = "1.0.0";
@@ -62,6 +61,13 @@ impl Registration for Announcement {
     }
 }
 
+/// The socket's name. Kubelet's client sends the socket's path, percent-encoded, as `:authority`, which no HTTP/2 server of this
+/// language takes (no host's name has a `%`). What stands before an `@` is no part of the host, and `@` is not encoded: so the
+/// directories count as a user's name, and the host is a name.
+fn socket_name() -> String {
+    format!("plugin@{DRIVER}-reg.sock")
+}
+
 /// Keeps the plugin announced in kubelet's directory `dir` until `stop`. `endpoint` is the CSI socket as kubelet sees it.
 pub(crate) async fn run(
     dir: PathBuf,
@@ -69,7 +75,7 @@ pub(crate) async fn run(
     check: Check,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let socket = dir.join(format!("{DRIVER}-reg.sock"));
+    let socket = dir.join(socket_name());
     while !stop.is_cancelled() {
         let again = stop.child_token();
         let served = serve(&socket, &endpoint, &check, again).await;

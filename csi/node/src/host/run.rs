@@ -1,6 +1,7 @@
 //! `csi-node-host run`: puts the parts together and keeps them until the program is told to end.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::Context;
 use daemon::admin::Admin;
@@ -21,6 +22,7 @@ use super::metrics::Metrics;
 use super::mounts;
 use super::node::Node;
 use super::registration;
+use super::repair::Agent;
 use super::service::Service;
 
 /// Port of /metrics, /healthz and /readyz.
@@ -50,6 +52,8 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
         exports: args.exports_dir,
         on_the_way,
         sysfs,
+        agent: Agent::new(args.dpu_socket),
+        replaced: Mutex::default(),
         tickets,
         locks: Locks::default(),
     };

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use api::storage::TOPOLOGY;
 use proto::csi::v1::node_server;
 use proto::csi::v1::node_service_capability::rpc::Type as Feature;
 use proto::csi::v1::node_service_capability::{Rpc, Type};
@@ -20,8 +21,6 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 use tracing::Instrument;
 
-use super::TOPOLOGY;
-use super::deadline::Deadline;
 use super::error::Error;
 use super::expand::{self, Expand};
 use super::health;
@@ -30,8 +29,10 @@ use super::node::Node;
 use super::publish::{self, Publish};
 use super::request::{self, Volume};
 use super::stage::{self, Stage};
+use super::stages::{self, Stages};
 use super::stats::{self, Stats};
 use super::{unpublish, unstage};
+use proto::deadline::Deadline;
 
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -73,6 +74,7 @@ impl Service {
     {
         let began = Instant::now();
         let span = tracing::info_span!("csi", op = name, volume = tracing::field::Empty);
+        let mut stages = Stages::default();
         let result = match checked {
             Err(error) => Err(error),
             Ok((volume, work)) => {
@@ -85,9 +87,12 @@ impl Service {
                     };
                     work(Arc::clone(&node)).await
                 };
-                let task = tokio::spawn(task.instrument(span.clone()));
+                let task = tokio::spawn(stages::collect(task).instrument(span.clone()));
                 match tokio::time::timeout_at(deadline.end(), task).await {
-                    Ok(Ok(result)) => result,
+                    Ok(Ok((result, noted))) => {
+                        stages = noted;
+                        result
+                    }
                     Ok(Err(_)) => Err(Error::Unavailable(format!(
                         "{name} broke off: a fault of this program, whose log says more; repeat"
                     ))),
@@ -102,7 +107,9 @@ impl Service {
         let code = result.as_ref().map_or_else(Error::code, |_| Code::Ok);
         self.metrics.call(name, code, time);
         span.in_scope(|| match &result {
-            Ok(_) if volumes == Volumes::Change => tracing::info!(?time, "done"),
+            Ok(_) if volumes == Volumes::Change => {
+                tracing::info!(%stages, "done in {:.1} ms", time.as_secs_f64() * 1e3);
+            }
             Ok(_) => tracing::debug!(?time, "done"),
             Err(error) => tracing::warn!(code = metrics::name(code), ?time, "{error}"),
         });

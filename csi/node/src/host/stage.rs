@@ -12,13 +12,15 @@ use fail::fail_point;
 use proto::csi::v1::NodeStageVolumeRequest;
 
 use super::blocking::blocking;
-use super::deadline::Deadline;
-use super::device::{self, Device};
+use super::device::Device;
 use super::error::Error;
 use super::filesystem::{self, Content, Fresh, Kind};
 use super::mounts::{self, Flags, Mount, Mounting, Place, Table};
 use super::node::{Node, staged_disk};
+use super::repair;
 use super::request::{self, Access, MkfsOptions, Published, Usage, Volume};
+use super::stages::measure;
+use proto::deadline::Deadline;
 
 /// A checked request.
 #[derive(Debug, Clone)]
@@ -67,16 +69,17 @@ pub(crate) async fn stage(node: &Node, stage: &Stage, deadline: Deadline) -> Res
             staging.display()
         )));
     }
-    let found = device::published(&node.sysfs, &stage.published, deadline).await?;
-    let (sysfs, published) = (node.sysfs.clone(), stage.published.clone());
-    let open = move || Device::open(&sysfs, &found, &published);
-    let device = Arc::new(blocking("opening a disk", open).await?);
+    let device = measure("find", repair::device(node, &stage.published, deadline)).await?;
     match &stage.usage.access {
         Access::Block => disk(node, &staging, &device, &stage.volume).await,
         Access::Filesystem { kind, flags } => {
+            // A disk that was attached for reading alone can be mounted no other way, and whoever attached it so wants that.
+            let protected = node.sysfs.attribute(&device.found.name, "ro").as_deref() == Some("1");
             let wish = Wish {
                 kind: *kind,
                 flags,
+                read_only: protected || stage.usage.reads_only(),
+                unrecovered: protected || stage.usage.on_many_nodes(),
                 stage,
             };
             files(node, &staging, &device, &wish).await
@@ -101,15 +104,15 @@ async fn disk(
         node.free_of_dead(&file, &place, volume).await?;
     }
     let (source, numbers) = (device.path(), device.found.numbers);
-    blocking("binding a disk", move || {
+    let bind = blocking("binding a disk", move || {
         make_file(&file)?;
         mounts::bind(&source, &file)?;
         match Place::at(&Table::read()?, &file) {
             Some(Place::Disk(_, bound)) if bound == numbers => Ok(()),
             _ => Err(took_back(&file, &source)),
         }
-    })
-    .await?;
+    });
+    measure("bind", bind).await?;
     fail_point!("stage::mounted");
     Ok(())
 }
@@ -118,6 +121,9 @@ async fn disk(
 struct Wish<'a> {
     kind: Option<Kind>,
     flags: &'a Flags,
+    read_only: bool,
+    /// Not even its journal may be written.
+    unrecovered: bool,
     stage: &'a Stage,
 }
 
@@ -138,16 +144,7 @@ async fn files(
         node.free_of_dead(staging, &place, &wish.stage.volume)
             .await?;
     }
-    let read_only = wish.stage.usage.reads_only();
-    let protected = node.sysfs.attribute(&device.found.name, "ro");
-    if protected.as_deref() == Some("1") && !read_only {
-        return Err(Error::Refused(format!(
-            "{}: the disk of volume {} was attached for reading alone: mount it read-only, or attach it for \
-             writing",
-            device.path().display(),
-            wish.stage.volume.id
-        )));
-    }
+    let read_only = wish.read_only;
     let kind = prepare(node, device, wish).await?;
     let smaller = {
         let device = Arc::clone(device);
@@ -160,34 +157,34 @@ async fn files(
     let smaller = smaller && !read_only;
     let later = smaller && filesystem::may_grow_mounted(kind);
     if smaller && !later {
-        filesystem::grow_unmounted(device).await?;
+        measure("grow", filesystem::grow_unmounted(device)).await?;
     }
-    let (flags, shared) = (wish.flags.clone(), wish.stage.usage.on_many_nodes());
+    let (flags, unrecovered) = (wish.flags.clone(), wish.unrecovered);
     let (disk, point, numbers) = (device.path(), staging.to_owned(), device.found.numbers);
-    blocking("mounting", move || {
+    let mount = blocking("mounting", move || {
         let how = Mounting {
             kind,
             flags: &flags,
             read_only,
-            shared,
+            unrecovered,
         };
         mounts::filesystem(&disk, &point, &how)?;
         match Table::read()?.top(&point) {
             Some(mount) if mount.device == numbers => Ok(()),
             _ => Err(took_back(&point, &disk)),
         }
-    })
-    .await?;
+    });
+    measure("mount", mount).await?;
     fail_point!("stage::mounted");
     if later {
-        filesystem::grow(kind, &device.path(), staging).await?;
+        measure("grow", filesystem::grow(kind, &device.path(), staging)).await?;
     }
     Ok(())
 }
 
 /// It is mounted already: as it is asked for now?
 async fn staged(mount: &Mount, device: &Arc<Device>, wish: &Wish<'_>) -> Result<(), Error> {
-    let read_only = wish.stage.usage.reads_only();
+    let read_only = wish.read_only;
     let point = mount.point.display();
     let otherwise = |how: String| {
         Error::Exists(format!(
@@ -236,7 +233,7 @@ async fn prepare(node: &Node, device: &Arc<Device>, wish: &Wish<'_>) -> Result<K
              use volumeMode: Block, or delete the volume"
         ))
     };
-    let content = filesystem::content(device).await?;
+    let content = measure("content", filesystem::content(device)).await?;
     // An mkfs of ours was cut off on it: what is recognized is nothing yet.
     let cut_off = fresh && node.tickets.has(uuid, device);
     match content {
@@ -246,22 +243,24 @@ async fn prepare(node: &Node, device: &Arc<Device>, wish: &Wish<'_>) -> Result<K
                 return Err(refused(&format!("{kind}, and {wanted} was asked for")));
             }
             node.tickets.remove(uuid)?;
-            if !wish.stage.usage.reads_only() {
-                filesystem::check(device, kind).await?;
+            if !wish.read_only {
+                measure("check", filesystem::check(device, kind)).await?;
             }
             return Ok(kind);
         }
         _ => {}
     }
-    if wish.stage.usage.reads_only() {
+    if wish.read_only {
         return Err(Error::Refused(format!(
             "{path}: volume {uuid} has no file system, and one is not made for reading alone; stage it for \
              writing first"
         )));
     }
     let kind = wish.kind.unwrap_or_default();
-    let proof = Fresh::prove(device, uuid, fresh, &node.tickets).await?;
-    filesystem::format(device, uuid, kind, &wish.stage.mkfs, proof, &node.tickets).await?;
+    let (tickets, mkfs) = (&node.tickets, &wish.stage.mkfs);
+    let proof = measure("blank", Fresh::prove(device, uuid, fresh, tickets)).await?;
+    let format = filesystem::format(device, uuid, kind, mkfs, proof, tickets);
+    measure("format", format).await?;
     Ok(kind)
 }
 

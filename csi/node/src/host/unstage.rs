@@ -8,13 +8,13 @@ use fail::fail_point;
 use tokio::time::Instant;
 
 use super::blocking::blocking;
-use super::deadline::Deadline;
 use super::device::{self, Health, Numbers};
 use super::error::Error;
 use super::mounts::{self, Place, Table};
 use super::node::{Node, listed, staged_disk};
 use super::request::{self, Volume};
 use super::unpublish::{remove, take_off};
+use proto::deadline::Deadline;
 
 /// The kernel may let go of a disk a moment after the unmount, and tells nobody.
 const LETTING_GO: Duration = Duration::from_secs(2);

@@ -1,14 +1,32 @@
 //! Registration, as kubelet's plugin watcher does it; Identity.
 
+use std::path::Path;
 use std::time::Duration;
 
-use csi_node::host::DRIVER;
+use api::storage::DRIVER;
+use hyper_util::rt::TokioIo;
 use proto::csi::v1::identity_client::IdentityClient;
 use proto::csi::v1::{GetPluginCapabilitiesRequest, GetPluginInfoRequest, ProbeRequest};
 use proto::kubelet::pluginregistration::v1::registration_client::RegistrationClient;
 use proto::kubelet::pluginregistration::v1::{InfoRequest, RegistrationStatus};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::world::{World, eventually};
+
+/// A channel with the `:authority` of kubelet's client: grpc-go makes it of the path, which it escapes but for the `@`.
+fn as_kubelet(socket: &Path) -> Channel {
+    let authority = socket.to_str().unwrap().replace('/', "%2F");
+    let origin = format!("http://{authority}").parse().unwrap();
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost")
+        .origin(origin)
+        .connect_with_connector_lazy(connector)
+}
 
 #[tokio::test]
 async fn the_plugin_announces_itself_and_comes_again_after_a_refusal() {
@@ -26,10 +44,10 @@ async fn the_plugin_announces_itself_and_comes_again_after_a_refusal() {
             None,
         )
         .await;
-    let socket = registry.join(format!("{DRIVER}-reg.sock"));
+    let socket = registry.join(format!("plugin@{DRIVER}-reg.sock"));
     let listens = || std::os::unix::net::UnixStream::connect(&socket).is_ok();
     eventually("the registration socket", listens).await;
-    let mut kubelet = RegistrationClient::new(proto::uds::channel(&socket));
+    let mut kubelet = RegistrationClient::new(as_kubelet(&socket));
     let info = kubelet.get_info(InfoRequest {}).await.unwrap().into_inner();
     assert_eq!(
         (info.r#type.as_str(), info.name.as_str()),

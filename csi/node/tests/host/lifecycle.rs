@@ -391,7 +391,7 @@ async fn the_node_says_what_it_is_and_can() {
         (info.node_id.as_str(), info.max_volumes_per_node),
         ("node-1", 7)
     );
-    let segments = BTreeMap::from([(csi_node::host::TOPOLOGY.to_owned(), "node-1".to_owned())]);
+    let segments = BTreeMap::from([(api::storage::TOPOLOGY.to_owned(), "node-1".to_owned())]);
     assert_eq!(info.accessible_topology.unwrap().segments, segments);
     let can = client
         .node_get_capabilities(NodeGetCapabilitiesRequest {})
@@ -448,8 +448,17 @@ async fn a_disk_that_can_only_be_read_is_shown_so() {
         .arg(&disk.file);
     disk.node = Some(out(&mut losetup));
     let staged = stage(&world, &disk, ext4());
-    let result = client.node_stage_volume(staged).await;
+    client.node_stage_volume(staged.clone()).await.unwrap();
+    let mut published = publish(&world, &staged, "a");
+    let result = client.node_publish_volume(published.clone()).await;
     refused(result, Code::FailedPrecondition, "for reading alone");
+    published.readonly = true;
+    client.node_publish_volume(published.clone()).await.unwrap();
+    client
+        .node_unpublish_volume(unpublish(&published))
+        .await
+        .unwrap();
+    client.node_unstage_volume(unstage(&staged)).await.unwrap();
     for capability in [
         files("ext4", Mode::SingleNodeReaderOnly, &[]),
         files("", Mode::MultiNodeReaderOnly, &[]),

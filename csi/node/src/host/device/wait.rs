@@ -9,18 +9,18 @@ use nix::sys::socket::{
 use tokio::net::UnixDatagram;
 use tokio::time::Instant;
 
-use super::super::deadline::Deadline;
 use super::super::error::Error;
 use super::super::request::Published;
 use super::find::{Found, Miss, find};
 use super::sysfs::{Numbers, Sysfs};
+use proto::deadline::Deadline;
 
 /// The kernel's own group of uevents.
 const KERNEL: u32 = 1;
 /// The kernel drops events when its queue is full: look again after so long, event or not.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The disk of `wanted`, once it is there.
+/// The disk of `wanted`, once it is there, if that is until then.
 ///
 /// # Errors
 ///
@@ -28,9 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn published(
     sysfs: &Sysfs,
     wanted: &Published,
-    deadline: Deadline,
+    until: Instant,
 ) -> Result<Found, Error> {
-    let until = deadline.last_start();
     let result = wait(until, || match find(sysfs, wanted) {
         Ok(found) => Ok(Ok(found)),
         Err(Miss::Refused(why)) => Ok(Err(Error::Refused(why))),

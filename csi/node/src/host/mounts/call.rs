@@ -21,8 +21,8 @@ pub(crate) struct Mounting<'a> {
     pub(crate) flags: &'a Flags,
     /// For reading alone.
     pub(crate) read_only: bool,
-    /// Other nodes may have it too: not even its journal is written.
-    pub(crate) shared: bool,
+    /// Not even its journal is written: other nodes may have it too, or the disk can't be written.
+    pub(crate) unrecovered: bool,
 }
 
 /// Mounts a disk.
@@ -34,7 +34,7 @@ pub(crate) fn filesystem(disk: &Path, point: &Path, how: &Mounting<'_>) -> Resul
         // A clone and its source have one UUID, and may be on one node.
         data.push("nouuid");
     }
-    if how.shared {
+    if how.unrecovered {
         data.push(match how.kind {
             Kind::Ext4 => "noload",
             Kind::Xfs => "norecovery",

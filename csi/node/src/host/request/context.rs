@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use api::storage::publish_context as key;
 use uuid::Uuid;
 
 use super::super::error::Error;
@@ -93,7 +94,7 @@ impl Published {
         exports: &Path,
     ) -> Result<Self, Error> {
         super::map("publish_context", context)?;
-        let uuid = read(context, "uuid", "a UUID", |v| Uuid::try_parse(v).ok())?;
+        let uuid = read(context, key::UUID, "a UUID", |v| Uuid::try_parse(v).ok())?;
         if volume.uuid.is_some_and(|of_id| of_id != uuid) {
             return Err(Error::Invalid(format!(
                 "publish_context.uuid is {uuid}, but volume_id is {}: give the context that \
@@ -101,15 +102,15 @@ impl Published {
                 volume.id
             )));
         }
-        let serial = read(context, "serial", "1 to 20 printable characters", |v| {
+        let serial = read(context, key::SERIAL, "1 to 20 printable characters", |v| {
             let printable = v.bytes().all(|b| b.is_ascii_graphic());
             (!v.is_empty() && v.len() <= SERIAL && printable).then(|| v.to_owned())
         })?;
         let place = place(context, uuid, exports)?;
-        let bytes = read(context, "size", "a number of bytes above 0", |v| {
+        let bytes = read(context, key::SIZE, "a number of bytes above 0", |v| {
             v.parse().ok().filter(|bytes| *bytes > 0)
         })?;
-        let fresh = read(context, "fresh", "`true` or `false`", |v| v.parse().ok())?;
+        let fresh = read(context, key::FRESH, "`true` or `false`", |v| v.parse().ok())?;
         Ok(Self {
             uuid,
             serial,
@@ -123,18 +124,18 @@ impl Published {
 fn place(context: &BTreeMap<String, String>, uuid: Uuid, exports: &Path) -> Result<Place, Error> {
     let pci = || {
         let what = "a PCI address such as 0000:00:01.0";
-        read(context, "address", what, PciAddress::parse)
+        read(context, key::ADDRESS, what, PciAddress::parse)
     };
-    let kind = read(context, "kind", "`loop`, `nvme` or `virtio-blk`", |v| {
-        ["loop", "nvme", "virtio-blk"]
+    let kind = read(context, key::KIND, "`loop`, `nvme` or `virtio-blk`", |v| {
+        [key::LOOP, key::NVME, key::VIRTIO_BLK]
             .into_iter()
             .find(|kind| *kind == v)
     })?;
     match kind {
-        "nvme" => Ok(Place::Nvme(pci()?)),
-        "virtio-blk" => Ok(Place::VirtioBlk(pci()?)),
+        key::NVME => Ok(Place::Nvme(pci()?)),
+        key::VIRTIO_BLK => Ok(Place::VirtioBlk(pci()?)),
         _ => {
-            let path = read(context, "address", "an absolute path", |v| {
+            let path = read(context, key::ADDRESS, "an absolute path", |v| {
                 Some(PathBuf::from(v)).filter(|path| path.is_absolute())
             })?;
             let own = exports.join(uuid.to_string());

@@ -16,7 +16,7 @@ pub(crate) use path::{given as path, resolve};
 use super::error::Error;
 
 /// The name space in which csi-framework makes a UUID of an id whose handle is none.
-const NAMESPACE: Uuid = Uuid::from_u128(0x6f75_7462_6f61_7264_8000_766f_6c75_6d65);
+const NAMESPACE: Uuid = Uuid::from_u128(api::storage::VOLUME_UUIDS);
 /// The most bytes of a string (CSI specification, "Size Limits").
 const STRING: usize = 128;
 /// The most bytes of a map.
