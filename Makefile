@@ -11,12 +11,16 @@ VERSION := v$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # Tests that bring up a Kubernetes cluster: after all others, so that a broken unit is known in minutes.
 E2E_TESTS := $(notdir $(basename $(wildcard e2e/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs)))
 # Tests that need the machine but no cluster: OVN and OVS, a container runtime, a QEMU machine.
-LAB_TESTS := ovn_lab cni_matrix node_faults host_vm
+LAB_TESTS := ovn_lab cni_matrix node_faults host_vm csi_chain csi_faults
 CLUSTER_TESTS := $(filter-out tidy $(LAB_TESTS),$(sort $(E2E_TESTS)))
+
+# The programs that run in clusters, and the crates that have them.
+PROGRAMS := cni-node cni-controller csi-controller csi-node-host csi-node-dpu opi-bridge volume-attacher outboard-engine
+PROGRAM_CRATES := cni-node cni-controller csi-controller csi-node bridge attacher engine
 
 # Without failpoints: no feature is named.
 define release
-cargo build --release -p cni-node -p cni-controller
+cargo build --release $(addprefix -p ,$(PROGRAM_CRATES))
 cargo build --profile plugin -p cni-bin
 @cp target/x86_64-unknown-linux-gnu/plugin/outboard $(RELEASE)/
 endef
@@ -56,10 +60,10 @@ lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
-images: setup ## build the container image of the three programs (release) into target/images/ as an OCI archive
+images: setup ## build the container images (release: cni, csi, engine) into target/images/ as OCI archives
 	$(release)
-	@! grep -aqs FAILPOINTS $(RELEASE)/cni-node $(RELEASE)/cni-controller || { echo "images: a release build has failpoints in it" >&2; exit 1; }
-	@OUTBOARD_BIN=$(RELEASE) OUTBOARD_TAG=$(VERSION) manifests/images/build.sh target/images cni
+	@! grep -aqs -e FAILPOINTS -e OUTBOARD_KILL_AT $(addprefix $(RELEASE)/,$(PROGRAMS)) || { echo "images: a release build has failpoints in it" >&2; exit 1; }
+	@OUTBOARD_BIN=$(RELEASE) OUTBOARD_TAG=$(VERSION) manifests/images/build.sh target/images cni csi engine
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r verb text; do printf '  make %-9s %s\n' "$$verb" "$$text"; done

@@ -1,7 +1,8 @@
 //! A lab's cgroups: `outboard-lab/<id>/<part>` in every hierarchy.
 //!
 //! They serve two ends. Kubelets put their pods below them (`cgroupRoot`), and every process of a lab starts in one, so
-//! that whatever a daemon spawned and forgot is still found by `down`.
+//! that whatever a daemon spawned and forgot is still found by `down`: storage daemons, too, which leave their pod for
+//! `<part>/engine` (manifests/overlays/lab-csi).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -74,12 +75,19 @@ impl Cgroup {
     }
 }
 
+/// Every process in the cgroups of lab `id`.
+pub(crate) fn pids(id: u8) -> Result<BTreeSet<i32>> {
+    Ok(trees(id)?.iter().flat_map(|t| pids_below(t)).collect())
+}
+
+fn trees(id: u8) -> Result<Vec<PathBuf>> {
+    let of = |h: &PathBuf| h.join(TOP).join(id.to_string());
+    Ok(hierarchies()?.iter().map(of).collect())
+}
+
 /// Kills every process in the cgroups of lab `id` and removes them.
 pub(crate) fn remove_lab(id: u8) -> Result<()> {
-    let trees: Vec<PathBuf> = hierarchies()?
-        .iter()
-        .map(|h| h.join(TOP).join(id.to_string()))
-        .collect();
+    let trees = trees(id)?;
     wait::until_true(
         &format!("the end of lab {id}'s processes"),
         Duration::from_secs(30),

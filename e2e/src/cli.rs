@@ -32,6 +32,9 @@ enum Verb {
         /// Without Outboard: pods get the reference bridge network.
         #[arg(long)]
         no_outboard: bool,
+        /// Without Outboard's storage: up sooner.
+        #[arg(long)]
+        no_storage: bool,
     },
     /// Bring up a lab with Outboard, print a table of what works on it, take it down again.
     Demo {
@@ -78,6 +81,7 @@ impl Verb {
                 nodes,
                 id,
                 no_outboard,
+                no_storage,
             } => {
                 let network = if no_outboard {
                     Network::Bridge
@@ -87,6 +91,7 @@ impl Verb {
                 up(&LabConfig {
                     site: SiteConfig { id, nodes },
                     network,
+                    storage: !no_storage && !no_outboard,
                     ..LabConfig::default()
                 })?;
             }
@@ -96,6 +101,7 @@ impl Verb {
                         id,
                         ..SiteConfig::default()
                     },
+                    storage: true,
                     ..LabConfig::default()
                 })?;
                 return Ok(if good {

@@ -17,9 +17,14 @@ pub(crate) const PAUSE: &str = "docker.io/outboard/pause:lab";
 pub(crate) enum Set {
     /// Test pods on a reference network.
     Plain,
-    /// The same, and Outboard and CoreDNS.
+    /// The same, and Outboard's network and CoreDNS.
     Outboard,
+    /// The same, and Outboard's storage with its sidecars.
+    Storage,
 }
+
+/// The image with the sidecars is big, and its pods run on the master alone.
+const SIDECARS: &str = "csi-sidecars";
 
 /// The checkout this library was built from.
 pub(crate) fn checkout() -> PathBuf {
@@ -82,8 +87,11 @@ pub(crate) fn build(set: Set) -> Result<Vec<PathBuf>> {
     );
     let out = cache.join("images").display().to_string();
     let mut argv = vec![script.as_str(), &out, "busybox", "pause"];
-    if set == Set::Outboard {
+    if set != Set::Plain {
         argv.extend(["cni", "coredns"]);
+    }
+    if set == Set::Storage {
+        argv.extend(["csi", "engine", SIDECARS]);
     }
     let printed = shell::run(&argv)?;
     let archives = printed
@@ -93,12 +101,19 @@ pub(crate) fn build(set: Set) -> Result<Vec<PathBuf>> {
     Ok(archives.collect())
 }
 
-/// Puts archives into a node's containerd.
+/// Puts the archives that a node needs into its containerd.
 ///
 /// # Errors
 /// containerd refuses one.
-pub(crate) fn import(node: &Node, archives: &[PathBuf]) -> Result<()> {
-    for archive in archives {
+pub(crate) fn import(node: &Node, master: bool, archives: &[PathBuf]) -> Result<()> {
+    let of_master = |archive: &&PathBuf| {
+        let name = archive.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(SIDECARS)
+    };
+    for archive in archives
+        .iter()
+        .filter(|archive| master || !of_master(archive))
+    {
         let file = archive.display().to_string();
         node.exec(&["ctr", "-n", "k8s.io", "images", "import", &file])
             .with_context(|| format!("cannot import {file}"))?;

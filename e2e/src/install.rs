@@ -1,11 +1,14 @@
-//! Outboard in a lab: what the lab owes it (keys, addresses), then its own manifests, then CoreDNS.
+//! Outboard in a lab: what the lab owes it (keys, addresses), then its own manifests, then CoreDNS. Its storage likewise.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use api::storage::{DRIVER, TARGET_LABEL};
 
 use crate::images;
 use crate::lab::Lab;
+use crate::pki::Authority;
 
 const NAMESPACE: &str = "outboard-system";
 const COREDNS: &str = include_str!("../manifests/coredns.yaml");
@@ -18,10 +21,88 @@ pub(crate) fn outboard(lab: &Lab) -> Result<()> {
     ))?;
     secrets(lab)?;
     lab.apply(DEFINITIONS)?;
-    let overlay = images::checkout()
-        .join("manifests/overlays/lab")
-        .display()
-        .to_string();
+    overlay(lab, "lab")?;
+    lab.apply(COREDNS)?;
+    Ok(())
+}
+
+/// Waits until Outboard and CoreDNS are rolled out.
+pub(crate) fn wait(lab: &Lab) -> Result<()> {
+    rolled_out(lab, NAMESPACE, "daemonset/cni-node")?;
+    rolled_out(lab, NAMESPACE, "deployment/cni-controller")?;
+    rolled_out(lab, "kube-system", "deployment/coredns")
+}
+
+/// Applies the snapshot CRDs, storage's CA and `manifests/overlays/lab-csi`.
+pub(crate) fn storage(lab: &Lab) -> Result<()> {
+    // Beside the tools' programs.
+    let tool = images::tool("csi-snapshotter")?;
+    let tools = Path::new(&tool).ancestors().nth(2);
+    let crds = tools
+        .context("a tool lies in a directory")?
+        .join("snapshot-crds");
+    let crds = crds.display().to_string();
+    lab.kubectl(&["apply", "--server-side", "-f", &crds])?;
+    let ca = Authority::create(&lab.site.dir().join("storage"), "outboard-storage-ca")?;
+    let pair = [file("tls.crt", &ca.certificate), file("tls.key", &ca.key)];
+    secret(lab, "outboard-storage-ca", &pair)?;
+    let public = [file("ca.crt", &ca.certificate)];
+    create(lab, &["configmap", "outboard-storage-ca"], &public)?;
+    let id = [format!("--from-literal=id={}", lab.site.id())];
+    create(lab, &["configmap", "outboard-lab"], &id)?;
+    let target = format!("{TARGET_LABEL}=true");
+    lab.kubectl(&[
+        "label",
+        "--overwrite",
+        "node",
+        lab.site.master().name(),
+        &target,
+    ])?;
+    overlay(lab, "lab-csi")
+}
+
+/// Waits until storage is rolled out and every kubelet knows the driver.
+pub(crate) fn wait_for_storage(lab: &Lab) -> Result<()> {
+    let nodes = lab.nodes().len();
+    // kubectl waits for no rollout of a DaemonSet with OnDelete.
+    lab.wait_for(
+        "outboard-engine on every node",
+        Duration::from_secs(120),
+        |lab| {
+            let query = "-o=jsonpath={.status.numberReady}";
+            let ready =
+                lab.kubectl(&["get", "-n", NAMESPACE, "daemonset/outboard-engine", query])?;
+            ensure!(
+                ready == nodes.to_string(),
+                "ready on {ready} of {nodes} nodes"
+            );
+            Ok(true)
+        },
+    )?;
+    for workload in [
+        "daemonset/csi-node-dpu",
+        "daemonset/csi-node-host",
+        "deployment/csi-controller",
+        "deployment/snapshot-controller",
+    ] {
+        rolled_out(lab, NAMESPACE, workload)?;
+    }
+    lab.wait_for(
+        "the driver at every kubelet",
+        Duration::from_secs(60),
+        |lab| {
+            let query = "-o=jsonpath={.items[*].spec.drivers[*].name}";
+            let drivers = lab.kubectl(&["get", "csinodes", query])?;
+            let known = drivers.split(' ').filter(|name| *name == DRIVER).count();
+            ensure!(known == nodes, "{known} of {nodes} CSINodes have {DRIVER}");
+            Ok(true)
+        },
+    )
+}
+
+fn overlay(lab: &Lab, name: &str) -> Result<()> {
+    let overlay = images::checkout().join("manifests/overlays").join(name);
+    let overlay = overlay.display().to_string();
     // Custom resources of the overlay may need a second look at the CRDs that came with it.
     lab.wait_for("the manifests to apply", Duration::from_secs(30), |lab| {
         lab.kubectl(&[
@@ -32,34 +113,27 @@ pub(crate) fn outboard(lab: &Lab) -> Result<()> {
             &overlay,
         ])
         .map(|_| true)
-    })?;
-    lab.apply(COREDNS)?;
-    Ok(())
+    })
 }
 
-/// Waits until Outboard and CoreDNS are rolled out.
-pub(crate) fn wait(lab: &Lab) -> Result<()> {
-    for (namespace, workload) in [
-        (NAMESPACE, "daemonset/cni-node"),
-        (NAMESPACE, "deployment/cni-controller"),
-        ("kube-system", "deployment/coredns"),
-    ] {
-        lab.kubectl(&[
-            "rollout",
-            "status",
-            "-n",
-            namespace,
-            workload,
-            "--timeout=120s",
-        ])?;
-    }
-    Ok(())
+fn rolled_out(lab: &Lab, namespace: &str, workload: &str) -> Result<()> {
+    let line = [
+        "rollout",
+        "status",
+        "-n",
+        namespace,
+        workload,
+        "--timeout=120s",
+    ];
+    lab.kubectl(&line).map(drop)
+}
+
+fn file(name: &str, path: &Path) -> String {
+    format!("--from-file={name}={}", path.display())
 }
 
 fn secrets(lab: &Lab) -> Result<()> {
     let central = &lab.central;
-    let file =
-        |name: &str, path: &std::path::Path| format!("--from-file={name}={}", path.display());
     let chassis = [
         file("tls.crt", &central.chassis_ca.certificate),
         file("tls.key", &central.chassis_ca.key),
@@ -93,4 +167,41 @@ fn create(lab: &Lab, what: &[&str], contents: &[String]) -> Result<()> {
     argv.extend(what);
     argv.extend(contents.iter().map(String::as_str));
     lab.kubectl(&argv).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::storage::{NODE_PORT, NODE_SERVICE_ACCOUNT, SIGNER};
+
+    use super::*;
+
+    #[test]
+    fn manifests_spell_names_as_the_programs_do() {
+        let says = |file: &str, text: &str| {
+            let path = images::checkout().join("manifests/csi").join(file);
+            let manifest = std::fs::read_to_string(&path).unwrap();
+            assert!(manifest.contains(text), "{}: no {text:?}", path.display());
+        };
+        says("driver.yaml", &format!("\n  name: {DRIVER}\n"));
+        says("classes.yaml", &format!("\nprovisioner: {DRIVER}\n"));
+        says("classes.yaml", &format!("\ndriver: {DRIVER}\n"));
+        says(
+            "controller.yaml",
+            &format!("\n        {TARGET_LABEL}: \"true\"\n"),
+        );
+        says(
+            "controller-rbac.yaml",
+            &format!("resourceNames: [{SIGNER}]\n"),
+        );
+        says(
+            "node-rbac.yaml",
+            &format!("\n  name: {NODE_SERVICE_ACCOUNT}\n"),
+        );
+        says(
+            "node-dpu.yaml",
+            &format!("\n      serviceAccountName: {NODE_SERVICE_ACCOUNT}\n"),
+        );
+        says("node-dpu.yaml", &format!("--listen=[::]:{NODE_PORT}\n"));
+        says("node-host.yaml", &format!("/plugins/{DRIVER}/csi.sock\n"));
+    }
 }

@@ -31,6 +31,8 @@ pub struct LabConfig {
     pub central: CentralConfig,
     /// Whose network.
     pub network: Network,
+    /// Whether Outboard's storage is installed, too (with Outboard's network): n1 is the target.
+    pub storage: bool,
 }
 
 impl Default for LabConfig {
@@ -39,6 +41,7 @@ impl Default for LabConfig {
             site: SiteConfig::default(),
             central: CentralConfig::default(),
             network: Network::Outboard,
+            storage: false,
         }
     }
 }
@@ -61,10 +64,13 @@ impl Lab {
     /// A part does not come up; the message names it and nothing is left (logs neither: `OUTBOARD_LAB_KEEP=1` keeps them).
     pub fn up(config: &LabConfig) -> Result<Self> {
         let clock = Clock::start();
-        let set = if config.network == Network::Outboard {
-            Set::Outboard
-        } else {
-            Set::Plain
+        let set = match (config.network, config.storage) {
+            (Network::Outboard, true) => Set::Storage,
+            (Network::Outboard, false) => Set::Outboard,
+            (Network::Bridge, false) => Set::Plain,
+            (Network::Bridge, true) => {
+                anyhow::bail!("the lab's storage needs Services, and so Outboard's network")
+            }
         };
         let archives = std::thread::spawn(move || images::build(set));
         let site = Site::create(&config.site)?;
@@ -82,7 +88,9 @@ impl Lab {
         })?;
         let archives = archives.join().map_err(panicked)??;
         clock.say(site.id(), "containerd, images built");
-        site::in_parallel(site.nodes().iter(), |node| images::import(node, &archives))?;
+        site::in_parallel(site.nodes().iter(), |node| {
+            images::import(node, node.name() == site.master().name(), &archives)
+        })?;
         clock.say(site.id(), "images imported");
         plane.wait()?;
         plane.controllers(site.master())?;
@@ -94,7 +102,7 @@ impl Lab {
             kubectl: images::tool("kubectl")?,
             clock,
         };
-        match lab.start_nodes(config.network) {
+        match lab.start_nodes(config) {
             Ok(()) => Ok(lab),
             Err(error) if config.network == Network::Outboard => {
                 Err(anyhow!("{error:#}\n{}", evidence::of_cluster(&lab)))
@@ -103,7 +111,8 @@ impl Lab {
         }
     }
 
-    fn start_nodes(&self, network: Network) -> Result<()> {
+    fn start_nodes(&self, config: &LabConfig) -> Result<()> {
+        let network = config.network;
         for node in self.nodes() {
             if network == Network::Bridge {
                 kubelet::bridge_network(node)?;
@@ -126,6 +135,10 @@ impl Lab {
             install::outboard(self)?;
             self.say("Outboard applied");
         }
+        if config.storage {
+            install::storage(self)?;
+            self.say("storage applied");
+        }
         self.kubectl(&[
             "wait",
             "--for=condition=Ready",
@@ -137,6 +150,10 @@ impl Lab {
         if network == Network::Outboard {
             install::wait(self)?;
             self.say("Outboard and CoreDNS run");
+        }
+        if config.storage {
+            install::wait_for_storage(self)?;
+            self.say("storage runs");
         }
         self.kubectl_until_ok(
             "the default service account",

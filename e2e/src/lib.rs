@@ -40,8 +40,10 @@ mod rows;
 mod shell;
 mod site;
 mod state;
+pub mod storage;
 mod sweep;
 mod switch;
+pub mod volumes;
 mod wait;
 
 pub use bench::stopwatch;

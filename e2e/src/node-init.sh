@@ -4,7 +4,7 @@ set -e
 name=$1 dir=$2
 hostname "$name"
 mount --make-rprivate /
-mkdir -p "$dir/kubelet" "$dir/containerd"
+mkdir -p "$dir/kubelet" "$dir/containerd" "$dir/outboard"
 # What the node writes below these stays the node's; what the machine has there is below it.
 for tree in etc opt var/lib var/log; do
     mkdir -p "$dir/tree/$tree/upper" "$dir/tree/$tree/work"
@@ -25,6 +25,9 @@ mkdir -p /etc/openvswitch /etc/cni/net.d /etc/kubernetes/manifests /opt/cni/bin 
 mkdir -p /var/log/openvswitch /var/log/ovn /var/lib/kubelet /var/lib/containerd
 mount --bind "$dir/kubelet" /var/lib/kubelet
 mount --make-rshared /var/lib/kubelet
+# volumes' images are read and written past the page cache: not through an overlay
+mkdir -p /var/lib/outboard
+mount --bind "$dir/outboard" /var/lib/outboard
 # overlayfs snapshots cannot lie on an overlay
 mount --bind "$dir/containerd" /var/lib/containerd
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0

@@ -5,15 +5,21 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Bench;
+use super::procfs;
 use super::report::{Report, Row};
 use super::samples::Samples;
-use crate::images;
 use crate::lab::{Lab, LabConfig, Network};
 use crate::site::SiteConfig;
+use crate::{images, wait};
 
 const NAMESPACE: &str = "bench";
 const SET: &str = "replicaset/burst";
 const AIM: f64 = 1.05;
+
+/// So idle the machine's processors must have been for this long before a run: what the other side's pods leave to be done is not
+/// to be measured.
+const IDLE: f64 = 0.6;
+const IDLE_FOR: Duration = Duration::from_secs(3);
 
 /// A cluster and its times.
 struct Side {
@@ -34,6 +40,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Report> {
             [&mut theirs, &mut ours]
         };
         for side in sides {
+            quiet()?;
             side.burst(pods)?;
         }
         Bench::say(&format!(
@@ -65,6 +72,24 @@ pub(super) fn measure(bench: &Bench) -> Result<Report> {
             .at_most(0.0, "none"),
     );
     Ok(report)
+}
+
+/// Waits until the machine has nothing else to do.
+fn quiet() -> Result<()> {
+    let (_, mut ticks) = procfs::idle(procfs::Ticks::default())?;
+    let mut since = Instant::now();
+    wait::until_true(
+        "the machine to become quiet: end what else runs on it",
+        Duration::from_secs(300),
+        || {
+            if since.elapsed() < IDLE_FOR {
+                return Ok(false);
+            }
+            let (idle, now) = procfs::idle(ticks)?;
+            (ticks, since) = (now, Instant::now());
+            Ok(idle >= IDLE)
+        },
+    )
 }
 
 impl Side {

@@ -21,6 +21,7 @@ mod sessions;
 mod stages;
 mod start;
 pub mod stopwatch;
+mod storage;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +60,24 @@ pub(crate) struct Options {
     /// addresses: how many pods.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     bound: u32,
+    /// volumes: how many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=500))]
+    volumes: u16,
+    /// attach: how many of each kind, one after the other.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    attaches: u16,
+    /// attach: how many at once.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=100))]
+    at_once: u16,
+    /// clone: sizes of volumes, in GiB; they are written full.
+    #[arg(long, value_delimiter = ',', default_value = "1,10")]
+    clone_gib: Vec<u16>,
+    /// datapath: how many rounds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
+    fio_rounds: u16,
+    /// datapath: seconds of each load.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=60))]
+    fio_seconds: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -77,6 +96,14 @@ enum Section {
     Memory,
     /// A thousand nodes at the southbound database.
     Sessions,
+    /// Storage: CreateVolume and DeleteVolume, beside qemu-img.
+    Volumes,
+    /// Storage: a volume brought to a workload, alone and many at once, beside the same by hand.
+    Attach,
+    /// Storage: clones and snapshots of volumes with data.
+    Clone,
+    /// Storage: 4 KiB at random, beside the same chain by hand and a loop device.
+    Datapath,
 }
 
 /// What every section gets.
@@ -130,6 +157,10 @@ impl Section {
             Self::Addresses => "addresses",
             Self::Memory => "memory",
             Self::Sessions => "sessions",
+            Self::Volumes => "volumes",
+            Self::Attach => "attach",
+            Self::Clone => "clone",
+            Self::Datapath => "datapath",
         }
     }
 
@@ -142,6 +173,10 @@ impl Section {
             Self::Addresses => addresses::measure(bench),
             Self::Memory => memory::measure(bench),
             Self::Sessions => sessions::measure(bench),
+            Self::Volumes => storage::volumes::measure(bench),
+            Self::Attach => storage::attach::measure(bench),
+            Self::Clone => storage::clone::measure(bench),
+            Self::Datapath => storage::datapath::measure(bench),
         }
     }
 }

@@ -53,6 +53,36 @@ pub(super) fn cpu(pid: i32) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
+/// Of the processors' time since `before`, the part in which they had nothing to do; and what to give as `before` next time.
+///
+/// # Errors
+/// /proc/stat is not as proc(5) has it.
+pub(super) fn idle(before: Ticks) -> Result<(f64, Ticks)> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("cpu "));
+    let fields = line.context("/proc/stat has no line cpu")?;
+    let fields: Vec<u64> = fields
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    // user nice system idle iowait irq softirq steal; guest time is in user.
+    let now = Ticks {
+        idle: fields.iter().skip(3).take(2).sum(),
+        all: fields.iter().take(8).sum(),
+    };
+    let whole = now.all.saturating_sub(before.all).max(1);
+    let idle = now.idle.saturating_sub(before.idle);
+    #[allow(clippy::cast_precision_loss, reason = "a ratio")]
+    Ok((idle as f64 / whole as f64, now))
+}
+
+/// What all processors have counted since the machine's start.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ticks {
+    idle: u64,
+    all: u64,
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -61,5 +91,7 @@ mod tests {
         let memory = super::memory(pid).unwrap();
         assert!(memory.resident > 0.5 && memory.peak >= memory.resident);
         assert!(super::cpu(pid).unwrap().as_nanos() > 0);
+        let (idle, _) = super::idle(super::Ticks::default()).unwrap();
+        assert!((0.0..=1.0).contains(&idle));
     }
 }

@@ -1,14 +1,19 @@
-//! Durations of one kind of thing.
+//! What was measured of one kind of thing.
 
 use std::time::Duration;
 
-/// Measured times, in milliseconds, in the order in which they were measured.
+/// Measured values in the order in which they were measured; times are in milliseconds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Samples(Vec<f64>);
 
 impl Samples {
     pub(super) fn push(&mut self, time: Duration) {
-        self.0.push(time.as_secs_f64() * 1e3);
+        self.note(time.as_secs_f64() * 1e3);
+    }
+
+    /// Something that is no time.
+    pub(super) fn note(&mut self, value: f64) {
+        self.0.push(value);
     }
 
     pub(super) fn values(&self) -> &[f64] {

@@ -1,11 +1,13 @@
-//! What a network must do, as checks with evidence: shared by `outboard-lab demo` and the cluster's tests.
+//! What a network and its storage must do, as checks with evidence: shared by `outboard-lab demo` and the cluster's tests.
 //!
 //! A [`Scene`] is deployed once; each [`Check`] of [`all`] then asks one thing of it. What a check says it saw, it saw: the
-//! answer's contents are compared, not only that there was one.
+//! answer's contents are compared, not only that there was one. The same holds for volumes: [`VolumeScene`] and
+//! [`of_volumes`].
 
 mod list;
 mod reach;
 mod scene;
+mod volumes;
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use anyhow::Result;
 
 pub use list::all;
 pub use scene::{NAMESPACE, Scene};
+pub use volumes::{VolumeCheck, VolumeScene, of_volumes};
 
 use crate::wait;
 
@@ -35,7 +38,7 @@ pub struct Check {
 pub struct Seen {
     /// The answer, in a few words.
     pub text: String,
-    /// Time of the exchange on the network, without that of `kubectl exec`; milliseconds.
+    /// Milliseconds: of the exchange on the network, without that of `kubectl exec`; of a volume's step, all of it.
     pub ms: f64,
     /// How long it took until it worked, if not at once.
     pub late: Option<Duration>,

@@ -1,5 +1,8 @@
-//! `outboard-lab demo`: a lab from nothing, the table of what works on it, the times of one ADD, and nothing left.
+//! `outboard-lab demo`: a lab from nothing, the table of what works on it, the times of one ADD and of one attach, and
+//! nothing left.
 
+mod attach;
+mod bars;
 mod stages;
 mod table;
 
@@ -7,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::checks::{self, NAMESPACE, Scene};
+use crate::checks::{self, NAMESPACE, Scene, VolumeScene};
 use crate::lab::{Lab, LabConfig};
-use crate::leaks;
+use crate::{leaks, volumes};
 use table::Table;
 
 /// Shows it all; true when every row of the table is good and nothing leaked.
@@ -21,24 +24,43 @@ pub(crate) fn run(config: &LabConfig) -> Result<bool> {
     let scene = Scene::deploy(&lab)?;
     lab.say("two web servers behind a Service, clients on both nodes: all Ready");
     println!();
-    let all = checks::all();
-    let mut table = Table::begin(&all);
-    for check in &all {
+    let (network, storage) = (checks::all(), checks::of_volumes());
+    let cells = network
+        .iter()
+        .map(|check| [check.what, check.from, check.to]);
+    let more = storage
+        .iter()
+        .map(|check| [check.what, check.from, check.to]);
+    let mut table = Table::begin(cells.chain(more));
+    for check in &network {
         let outcome = check.run(&scene);
-        table.row(check, &outcome);
+        table.row([check.what, check.from, check.to], &outcome);
+    }
+    // Not before: disks that come up take their time, and the network's is shown above.
+    let mut disks = VolumeScene::deploy(&lab)?;
+    for check in &storage {
+        let outcome = check.run(&mut disks);
+        table.row([check.what, check.from, check.to], &outcome);
     }
     println!();
-    match stages::of_one_add(&lab, NAMESPACE) {
-        Ok(line) => println!("{line}"),
-        Err(error) => table.failure("stage times of one ADD", &error),
-    }
+    table.line(
+        "stage times of one ADD",
+        stages::of_one_add(&lab, NAMESPACE),
+    );
+    let attach = attach::of_one(&lab, NAMESPACE);
+    table.line("stage times of one attach", attach);
     println!();
     lab.say("the table is complete; deleting what it was about");
+    if let Err(error) = disks.remove() {
+        table.failure("volumes, snapshots and attachments deleted", &error);
+    }
     scene.remove()?;
-    if let Err(error) = leaks::wait_for_none(&lab, Duration::from_secs(30)) {
-        table.failure("nothing left behind", &error);
-    } else {
-        lab.say("no port, link, record or address is left of the deleted pods");
+    let pods = leaks::wait_for_none(&lab, Duration::from_secs(30));
+    match pods.and_then(|()| volumes::wait_for_none(&lab)) {
+        Ok(()) => lab.say(
+            "no port, link, record, address, image, export, daemon, loop device or mount is left of what was deleted",
+        ),
+        Err(error) => table.failure("nothing left behind", &error),
     }
     let good = table.end();
     lab.say("taking the lab down");

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::bars::{self, milliseconds};
 use crate::lab::Lab;
 use crate::op_line::OpLine;
 use crate::pods;
 
 const NAMESPACE: &str = "outboard-system";
-/// Characters of the longest bar.
-const WIDTH: f64 = 30.0;
-
 /// The pod whose ADD is shown: started when nothing else starts.
 const POD: &str = "alone";
 
@@ -49,58 +47,6 @@ pub(super) fn of_one_add(lab: &Lab, namespace: &str) -> Result<String> {
     Ok(format!(
         "one ADD, {:.1} ms (stages may overlap):  {}",
         milliseconds(add.whole),
-        bars(&add.stages)
+        bars::line(&add.stages)
     ))
-}
-
-fn bars(stages: &[(&str, Duration)]) -> String {
-    let longest = stages
-        .iter()
-        .map(|(_, time)| milliseconds(*time))
-        .fold(f64::EPSILON, f64::max);
-    let bar = |(stage, time): &(&str, Duration)| {
-        let ms = milliseconds(*time);
-        // From 0 to WIDTH.
-        let length = (ms / longest * WIDTH).round() as usize;
-        format!(
-            "{stage} {}{ms:.1}",
-            if length == 0 {
-                String::new()
-            } else {
-                "█".repeat(length) + " "
-            }
-        )
-    };
-    stages.iter().map(bar).collect::<Vec<_>>().join(" │ ")
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_line_becomes_bars() {
-        let line = r#"INFO done in 24.1 ms op="ADD" pod="demo/client" network="outboard" stages=wait_row=0.0ms netns=5.0ms ovs=2.5ms ovn_installed=20.0ms other=1"#;
-        let add = OpLine::parse(line).unwrap();
-        let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
-        assert_eq!(
-            add.stages,
-            [
-                ("wait_row", ms(0.0)),
-                ("netns", ms(5.0)),
-                ("ovs", ms(2.5)),
-                ("ovn_installed", ms(20.0))
-            ]
-        );
-        let bars = bars(&add.stages);
-        assert!(
-            bars.starts_with("wait_row 0.0 │ netns ████████ 5.0 │"),
-            "{bars}"
-        );
-        assert_eq!(format!("{:.1}", milliseconds(add.whole)), "24.1");
-    }
 }

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 
-use crate::checks::{Check, Seen};
+use crate::checks::Seen;
+
+const TITLES: [&str; 3] = ["what", "from", "to"];
 
 /// Widths, and what went wrong so far.
 pub(super) struct Table {
@@ -12,23 +14,20 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Prints the head.
-    pub(super) fn begin(checks: &[Check]) -> Self {
-        let widest = |title: &str, cell: fn(&Check) -> &str| {
-            let cells = checks.iter().map(|check| cell(check).chars().count());
-            cells.chain([title.len()]).max().unwrap_or_default()
-        };
-        let widths = [
-            widest("what", |check| check.what),
-            widest("from", |check| check.from),
-            widest("to", |check| check.to),
-        ];
-        let [what, from, to] = widths;
+    /// Prints the head, wide enough for the first three cells of all rows.
+    pub(super) fn begin<'a>(rows: impl Iterator<Item = [&'a str; 3]>) -> Self {
+        let mut widths = TITLES.map(str::len);
+        for cells in rows {
+            for (width, cell) in widths.iter_mut().zip(cells) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let ([what, from, to], [a, b, c]) = (TITLES, widths);
         println!(
-            "{:what$}  {:from$}  {:to$}  {:6}  {:>8}  answer",
-            "what", "from", "to", "result", "ms"
+            "{what:a$}  {from:b$}  {to:c$}  {:6}  {:>8}  answer",
+            "result", "ms"
         );
-        println!("{}", "─".repeat(what + from + to + 44));
+        println!("{}", "─".repeat(a + b + c + 44));
         Self {
             widths,
             rows: 0,
@@ -37,13 +36,10 @@ impl Table {
     }
 
     /// Prints a row, and under a failed one its evidence.
-    pub(super) fn row(&mut self, check: &Check, outcome: &Result<Seen>) {
+    pub(super) fn row(&mut self, cells: [&str; 3], outcome: &Result<Seen>) {
         self.rows += 1;
-        let [what, from, to] = self.widths;
-        let start = format!(
-            "{:what$}  {:from$}  {:to$}",
-            check.what, check.from, check.to
-        );
+        let ([what, from, to], [a, b, c]) = (cells, self.widths);
+        let start = format!("{what:a$}  {from:b$}  {to:c$}");
         match outcome {
             Ok(seen) => {
                 let late = seen
@@ -58,8 +54,16 @@ impl Table {
             }
             Err(error) => {
                 println!("{start}  FAILED  {:>8}", "-");
-                self.failure(check.what, error);
+                self.failure(what, error);
             }
+        }
+    }
+
+    /// Prints a line under the table, or why there is none.
+    pub(super) fn line(&mut self, what: &str, line: Result<String>) {
+        match line {
+            Ok(line) => println!("{line}"),
+            Err(error) => self.failure(what, &error),
         }
     }
 
