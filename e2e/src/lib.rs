@@ -8,6 +8,7 @@
 //! The calls block: the library is made for tests and for the program `outboard-lab`.
 
 mod bench;
+pub mod cases;
 mod central;
 mod cgroup;
 pub mod checks;
