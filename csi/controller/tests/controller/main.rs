@@ -16,7 +16,6 @@ mod objects;
 #[allow(dead_code, reason = "cni-controller's tests use all of it")]
 mod proxy;
 mod publishing;
-mod sanity;
 mod world;
 
 use std::process::ExitCode;
@@ -31,7 +30,6 @@ fn main() -> ExitCode {
         publishing::TESTS,
         faults::TESTS,
         kubernetes::TESTS,
-        sanity::TESTS,
     ];
     world::main(&tests.concat());
     ExitCode::SUCCESS
