@@ -112,9 +112,13 @@ fn check_finds_what_was_changed(
             ensure!(!check.success, "CHECK finds nothing");
             Ok(Some(check))
         });
+        let found = found.unwrap_or_else(|why| {
+            let row = format!("ovs-vsctl --timeout=10 list interface {}", known[2].1);
+            panic!("{why:#}; Open vSwitch has {:?}", node.script(&row))
+        });
         let container = pod.sandbox.container.as_str();
         let parts = ["Interface eth0 of sandbox", container, &sentence];
-        found.unwrap().refused(100, &parts, REMEDY);
+        found.refused(100, &parts, REMEDY);
     }
     pod.del(version);
     if !change.contains("external_ids:sandbox") {
