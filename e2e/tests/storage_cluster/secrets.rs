@@ -10,23 +10,26 @@ use serde_json::{Value, json};
 use crate::logs;
 use crate::world::World;
 
+/// Where the secret is: it must outlive the case's own namespace, for the last calls (detach, delete) are given it, too.
+const HOME: &str = "default";
+
 /// A volume's whole life with secrets at each step; the harness searches the logs after the phase.
 pub(crate) fn used_everywhere(world: &World<'_>) -> Result<String> {
     let password = random()?;
     logs::watch_for(&password);
     let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "storage", "namespace": world.ns},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "storage", "namespace": HOME},
         "stringData": {"password": password},
     });
     world.lab.apply(&secret.to_string())?;
     // The sidecars may read no Secret but those that somebody lets them read.
-    let (ns, account) = (&world.ns, "--serviceaccount=outboard-system:csi-controller");
+    let account = "--serviceaccount=outboard-system:csi-controller";
     let role = [
         "--verb=get,list",
         "--resource=secrets",
         "--resource-name=storage",
     ];
-    let create = ["create", "-n", ns];
+    let create = ["create", "-n", HOME];
     world
         .lab
         .kubectl(&[&create[..], &["role", "storage"], &role].concat())?;
@@ -42,7 +45,7 @@ pub(crate) fn used_everywhere(world: &World<'_>) -> Result<String> {
     ];
     let mut parameters = json!({"csi.storage.k8s.io/fstype": "xfs"});
     for call in calls {
-        name_secret(&mut parameters, call, &world.ns);
+        name_secret(&mut parameters, call);
     }
     let class = world.class("secret", &parameters)?;
     let claim = Claim {
@@ -55,7 +58,7 @@ pub(crate) fn used_everywhere(world: &World<'_>) -> Result<String> {
 
     let mut parameters = json!({});
     for call in ["snapshotter", "snapshotter-list"] {
-        name_secret(&mut parameters, call, &world.ns);
+        name_secret(&mut parameters, call);
     }
     let snapshots = format!("{}-secret", world.ns);
     let snapshot_class = json!({
@@ -87,9 +90,9 @@ pub(crate) fn used_everywhere(world: &World<'_>) -> Result<String> {
     Ok(format!("{} calls were given a password", calls.len() + 2))
 }
 
-fn name_secret(parameters: &mut Value, call: &str, ns: &str) {
+fn name_secret(parameters: &mut Value, call: &str) {
     parameters[format!("csi.storage.k8s.io/{call}-secret-name")] = json!("storage");
-    parameters[format!("csi.storage.k8s.io/{call}-secret-namespace")] = json!(ns);
+    parameters[format!("csi.storage.k8s.io/{call}-secret-namespace")] = json!(HOME);
 }
 
 /// Letters that nothing else contains.
