@@ -98,7 +98,7 @@ pub fn run(name: &str, body: impl FnOnce() -> Result<String>) -> Option<Error> {
             None
         }
         Err(error) => {
-            println!("test {name} ... FAILED ({took:.1} s)");
+            println!("test {name} ... FAILED ({took:.1} s)\n{error:#}\n");
             Some(error)
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use proto::deadline::Deadline;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 use tracing::Instrument;
@@ -11,7 +12,6 @@ use tracing::Instrument;
 use crate::driver::Driver;
 use crate::metrics;
 use crate::status::Answer;
-use proto::deadline::Deadline;
 
 /// Which call, about what.
 #[derive(Debug, Clone)]

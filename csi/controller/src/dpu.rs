@@ -8,6 +8,7 @@ use framework::{NbdAddress, Target};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use proto::attacher::v1::AttachmentId;
+use proto::deadline::Deadline;
 use proto::node::v1::host_volumes_client::HostVolumesClient;
 use proto::node::v1::{
     AttachRequest, AttachResponse, DetachRequest, HealthRequest, HealthResponse, ResizeRequest,
@@ -22,7 +23,6 @@ use crate::backends::Served;
 use crate::certificates::Credentials;
 use crate::nodes::{Address, Node};
 use crate::status::Answer;
-use proto::deadline::Deadline;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// A machine that is gone says nothing: while an answer is waited for, a sign of life is asked for so often, and has to come

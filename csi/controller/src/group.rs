@@ -14,6 +14,7 @@ use proto::csi::v1::{
     GroupControllerGetCapabilitiesRequest, GroupControllerGetCapabilitiesResponse,
     GroupControllerServiceCapability, VolumeGroupSnapshot,
 };
+use proto::deadline::Deadline;
 use tonic::{Request, Response};
 
 use crate::backends::Served;
@@ -23,7 +24,6 @@ use crate::driver::Driver;
 use crate::request::source::unknown;
 use crate::request::{id, invalid, map, missing, parameters};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 const ID: &str = "the id that CreateVolumeGroupSnapshot answered";
 

@@ -11,12 +11,12 @@ use proto::csi::v1::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest,
     GetPluginInfoResponse, PluginCapability, ProbeRequest, ProbeResponse,
 };
+use proto::deadline::Deadline;
 use tonic::{Request, Response};
 
 use crate::call::call;
 use crate::driver::Driver;
 use crate::status::Answer;
-use proto::deadline::Deadline;
 
 /// The service.
 pub(crate) struct Service(pub(crate) Arc<Driver>);

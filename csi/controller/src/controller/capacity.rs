@@ -1,6 +1,7 @@
 //! GetCapacity.
 
 use proto::csi::v1::{GetCapacityRequest, GetCapacityResponse};
+use proto::deadline::Deadline;
 
 use crate::driver::Driver;
 use crate::request::capability::Usage;
@@ -9,7 +10,6 @@ use crate::request::map;
 use crate::request::parameters::{Class, Parameters};
 use crate::request::topology;
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// How much can still be made. Nothing where the question can't be satisfied.
 pub(super) async fn capacity(

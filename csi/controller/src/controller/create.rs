@@ -2,6 +2,7 @@
 
 use framework::{CreateVolume, Qos, Source};
 use proto::csi::v1::{CreateVolumeRequest, CreateVolumeResponse};
+use proto::deadline::Deadline;
 use tonic::Status;
 
 use super::volume::message;
@@ -12,7 +13,6 @@ use crate::request::capability::Usage;
 use crate::request::parameters::{Class, Parameters, own};
 use crate::request::{capacity, id, invalid, map, source, topology};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// Makes a volume, or answers the one of that name if it is what is asked for.
 pub(super) async fn create(

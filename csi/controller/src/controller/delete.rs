@@ -2,11 +2,11 @@
 
 use framework::Error;
 use proto::csi::v1::{DeleteVolumeRequest, DeleteVolumeResponse};
+use proto::deadline::Deadline;
 
 use crate::driver::Driver;
 use crate::request::{map, volume_id};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// Deletes a volume. One that is not there: OK. One that is published: FAILED_PRECONDITION.
 pub(super) async fn delete(

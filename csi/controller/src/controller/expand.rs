@@ -1,13 +1,13 @@
 //! ControllerExpandVolume.
 
 use proto::csi::v1::{ControllerExpandVolumeRequest, ControllerExpandVolumeResponse};
+use proto::deadline::Deadline;
 use tonic::{Code, Status};
 
 use crate::driver::Driver;
 use crate::request::capability::Usage;
 use crate::request::{capacity, invalid, map, volume_id};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// Grows the volume, then shows its size to every host that has it. The node grows what lies on it.
 pub(super) async fn expand(

@@ -7,12 +7,12 @@ use proto::csi::v1::{
     ControllerGetVolumeHealthRequest, ControllerGetVolumeHealthResponse, VolumeHealth,
     VolumeHealthErrorType,
 };
+use proto::deadline::Deadline;
 use tonic::Code;
 
 use crate::driver::{Driver, Found};
 use crate::request::{map, volume_id};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// What is wrong with a volume: at most one entry for the target and one for all nodes.
 pub(super) async fn get(

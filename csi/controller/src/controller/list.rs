@@ -7,6 +7,7 @@ use proto::csi::v1::{
     ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse,
     list_snapshots_response,
 };
+use proto::deadline::Deadline;
 use tonic::Status;
 
 use super::{snapshot, volume};
@@ -14,7 +15,6 @@ use crate::backends::{Backends, Served};
 use crate::driver::Driver;
 use crate::request::{map, max_entries, text};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// Volumes with the nodes that have them.
 pub(super) async fn volumes(

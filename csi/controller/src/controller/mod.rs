@@ -34,12 +34,12 @@ use proto::csi::v1::{
     ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
     ValidateVolumeCapabilitiesResponse,
 };
+use proto::deadline::Deadline;
 use tonic::{Request, Response, Status};
 
 use crate::call::call;
 use crate::driver::Driver;
 use crate::status::Answer;
-use proto::deadline::Deadline;
 
 /// The service.
 pub(crate) struct Service(pub(crate) Arc<Driver>);

@@ -1,12 +1,12 @@
 //! ControllerModifyVolume.
 
 use proto::csi::v1::{ControllerModifyVolumeRequest, ControllerModifyVolumeResponse};
+use proto::deadline::Deadline;
 
 use crate::driver::Driver;
 use crate::request::parameters::Limits;
 use crate::request::{invalid, map, volume_id};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// Changes the limits that are named, all or none of them.
 pub(super) async fn modify(

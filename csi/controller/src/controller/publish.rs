@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use framework::{Access, Error, Target};
 use proto::csi::v1::{ControllerPublishVolumeRequest, ControllerPublishVolumeResponse};
+use proto::deadline::Deadline;
 use proto::node::v1::{AttachRequest, AttachResponse};
 use tonic::{Code, Status};
 
@@ -15,7 +16,6 @@ use crate::places::Place;
 use crate::request::capability::Usage;
 use crate::request::{map, missing, node_id, parameters, volume_id};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 const OP: &str = "ControllerPublishVolume";
 

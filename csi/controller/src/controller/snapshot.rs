@@ -5,13 +5,13 @@ use proto::csi::v1::{
     CreateSnapshotRequest, CreateSnapshotResponse, DeleteSnapshotRequest, DeleteSnapshotResponse,
     GetSnapshotRequest, GetSnapshotResponse,
 };
+use proto::deadline::Deadline;
 
 use crate::backends::Served;
 use crate::driver::Driver;
 use crate::request::source::unknown;
 use crate::request::{capacity::signed, id, invalid, map, parameters};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 const ID: &str = "the id that CreateSnapshot answered";
 

@@ -1,17 +1,16 @@
 //! ControllerUnpublishVolume: the volume is taken from the host, and the host's access to the target ends.
 
-use framework::Error;
-use proto::csi::v1::{ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse};
-
 use std::time::Duration;
 
+use framework::Error;
+use proto::csi::v1::{ControllerUnpublishVolumeRequest, ControllerUnpublishVolumeResponse};
+use proto::deadline::Deadline;
 use tonic::{Code, Status};
 
 use crate::dpu::is_away;
 use crate::driver::{Driver, Found};
 use crate::request::{map, node_id, volume_id};
 use crate::status::{self, Answer};
-use proto::deadline::Deadline;
 
 /// How long the DPU of a node that is out of service is waited for: most likely it is dead, and its volumes are wanted
 /// elsewhere.

@@ -2,13 +2,13 @@
 
 use proto::csi::v1::validate_volume_capabilities_response::Confirmed;
 use proto::csi::v1::{ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse};
+use proto::deadline::Deadline;
 
 use crate::driver::Driver;
 use crate::request::capability::Usage;
 use crate::request::parameters::Class;
 use crate::request::{map, volume_id};
 use crate::status::Answer;
-use proto::deadline::Deadline;
 
 /// Whether the volume can be used so. No: OK, with why.
 pub(super) async fn validate(

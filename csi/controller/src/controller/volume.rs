@@ -6,6 +6,7 @@ use proto::csi::v1::volume_content_source::{self, SnapshotSource, VolumeSource};
 use proto::csi::v1::{
     ControllerGetVolumeRequest, ControllerGetVolumeResponse, VolumeContentSource,
 };
+use proto::deadline::Deadline;
 
 use crate::backends::Served;
 use crate::driver::Driver;
@@ -13,7 +14,6 @@ use crate::request::capacity::signed;
 use crate::request::parameters::{Class, Parameters};
 use crate::request::{topology, volume_id};
 use crate::status::Answer;
-use proto::deadline::Deadline;
 
 /// The volume with the nodes that have it.
 pub(super) async fn get(

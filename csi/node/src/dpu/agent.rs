@@ -1,6 +1,7 @@
 //! What a host may ask, about itself alone.
 
 use proto::attacher::v1::{AttachRequest, Attachment, AttachmentId, State};
+use proto::deadline::Deadline;
 use proto::node::v1::host_agent_server::HostAgent;
 use proto::node::v1::{DescribeRequest, DescribeResponse, RepairRequest, RepairResponse};
 use tokio::time::Instant;
@@ -10,7 +11,6 @@ use super::attacher::Attacher;
 use super::caller;
 use super::controller::{is_csi, volume};
 use super::metrics::Metrics;
-use proto::deadline::Deadline;
 
 type Answer<T> = Result<Response<T>, Status>;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proto::attacher::v1::{
     self as attacher, AttachmentId, AttachmentSpec, DetachMode, InventoryResponse,
 };
+use proto::deadline::Deadline;
 use proto::node::v1::host_volumes_server::HostVolumes;
 use proto::node::v1::{
     AttachRequest, AttachResponse, CapacityRequest, CapacityResponse, DetachRequest,
@@ -19,7 +20,6 @@ use super::attacher::Attacher;
 use super::caller::{self, Names};
 use super::exposure;
 use super::metrics::Metrics;
-use proto::deadline::Deadline;
 
 /// The label under which the CSI volume id is kept.
 const VOLUME_ID: &str = "csi-volume-id";

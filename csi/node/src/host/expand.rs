@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use fail::fail_point;
 use proto::csi::v1::{CapacityRange, NodeExpandVolumeRequest};
+use proto::deadline::Deadline;
 
 use super::blocking::blocking;
 use super::device::{self, Found};
@@ -13,7 +14,6 @@ use super::mounts::{Place, Table};
 use super::node::Node;
 use super::request::{self, Access, Usage, Volume};
 use super::stats::{existing, place};
-use proto::deadline::Deadline;
 
 /// A checked request.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use fail::fail_point;
 use proto::csi::v1::{NodePublishVolumeRequest, NodeStageVolumeRequest};
+use proto::deadline::Deadline;
 
 use super::blocking::blocking;
 use super::error::Error;
@@ -16,7 +17,6 @@ use super::repair;
 use super::request::{self, Access};
 use super::stage::{self, Stage};
 use super::stages::measure;
-use proto::deadline::Deadline;
 
 /// A checked request.
 #[derive(Debug, Clone)]

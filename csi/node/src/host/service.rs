@@ -17,6 +17,7 @@ use proto::csi::v1::{
     NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest,
     NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology,
 };
+use proto::deadline::Deadline;
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 use tracing::Instrument;
@@ -32,7 +33,6 @@ use super::stage::{self, Stage};
 use super::stages::{self, Stages};
 use super::stats::{self, Stats};
 use super::{unpublish, unstage};
-use proto::deadline::Deadline;
 
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]

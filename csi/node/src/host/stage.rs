@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use fail::fail_point;
 use proto::csi::v1::NodeStageVolumeRequest;
+use proto::deadline::Deadline;
 
 use super::blocking::blocking;
 use super::device::Device;
@@ -20,7 +21,6 @@ use super::node::{Node, staged_disk};
 use super::repair;
 use super::request::{self, Access, MkfsOptions, Published, Usage, Volume};
 use super::stages::measure;
-use proto::deadline::Deadline;
 
 /// A checked request.
 #[derive(Debug, Clone)]

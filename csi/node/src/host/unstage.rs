@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fail::fail_point;
+use proto::deadline::Deadline;
 use tokio::time::Instant;
 
 use super::blocking::blocking;
@@ -14,7 +15,6 @@ use super::mounts::{self, Place, Table};
 use super::node::{Node, listed, staged_disk};
 use super::request::{self, Volume};
 use super::unpublish::{remove, take_off};
-use proto::deadline::Deadline;
 
 /// The kernel may let go of a disk a moment after the unmount, and tells nobody.
 const LETTING_GO: Duration = Duration::from_secs(2);

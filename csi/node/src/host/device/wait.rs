@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::socket::{
     AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket,
 };
+use proto::deadline::Deadline;
 use tokio::net::UnixDatagram;
 use tokio::time::Instant;
 
@@ -13,7 +14,6 @@ use super::super::error::Error;
 use super::super::request::Published;
 use super::find::{Found, Miss, find};
 use super::sysfs::{Numbers, Sysfs};
-use proto::deadline::Deadline;
 
 /// The kernel's own group of uevents.
 const KERNEL: u32 = 1;
