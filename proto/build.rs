@@ -31,6 +31,7 @@ const FILES: [(&str, &[&str]); 4] = [
         &[
             "outboard/attacher/v1/attacher.proto",
             "outboard/card/v1/card.proto",
+            "outboard/dpu/v1/dpu.proto",
             "outboard/node/v1/node.proto",
             "outboard/volume/v1/volume.proto",
         ],

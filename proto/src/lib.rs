@@ -8,7 +8,7 @@
 //! | `csi` | [`csi::v1`] | `csi.v1` 1.13 |
 //! | `opi` | [`opi::storage::v1`] | `opi_api.storage.v1` |
 //! | `kubelet` | [`kubelet::pluginregistration::v1`] | `pluginregistration` |
-//! | `outboard` | [`volume::v1`], [`attacher::v1`], [`node::v1`], [`card::v1`] | `outboard.*.v1` |
+//! | `outboard` | [`volume::v1`], [`attacher::v1`], [`node::v1`], [`card::v1`], [`dpu::v1`] | `outboard.*.v1` |
 //!
 //! **Secrets.** A message that holds one (`csi_secret`, keys of OPI, mount flags) prints it as `[redacted, N keys]`, whoever prints it
 //! or what it is part of. There is no other way from a message to text: nothing here knows serde. Our own messages carry no secrets,
@@ -121,4 +121,10 @@ pub mod node {
 #[cfg(feature = "outboard")]
 pub mod card {
     package!("outboard.card.v1", "The service Card.");
+}
+
+/// Between a host and its DPU.
+#[cfg(feature = "outboard")]
+pub mod dpu {
+    package!("outboard.dpu.v1", "The service Channel, for networks.");
 }

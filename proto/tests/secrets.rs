@@ -283,6 +283,7 @@ fn our_own_messages_have_no_secrets() {
     for package in [
         "outboard.attacher.v1",
         "outboard.card.v1",
+        "outboard.dpu.v1",
         "outboard.node.v1",
         "outboard.volume.v1",
     ] {

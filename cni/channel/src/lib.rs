@@ -1,0 +1,1 @@
+//! How do a host and its DPU speak?

@@ -1,0 +1,1 @@
+//! Which functions has a card, and which representors?

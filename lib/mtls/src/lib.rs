@@ -1,0 +1,1 @@
+//! How is a certificate used, and read again when it was renewed?
