@@ -82,7 +82,6 @@ impl Bridge {
             self.tell(event::Kind::Device(DeviceChanged {
                 name: name.to_owned(),
                 device: None,
-                in_use: false,
             }));
         }
         if takes_function(name) {
@@ -249,11 +248,10 @@ impl Bridge {
     }
 
     async fn tell_device(&self, name: &str) {
-        if let Ok(Look { device, in_use, .. }) = self.look(name).await {
+        if let Ok(Look { device, .. }) = self.look(name, false).await {
             self.tell(event::Kind::Device(DeviceChanged {
                 name: name.to_owned(),
                 device,
-                in_use,
             }));
         }
     }
@@ -268,8 +266,8 @@ impl Bridge {
         }
     }
 
-    /// The host's end of an exposing object, observed now.
-    pub(crate) async fn look(&self, name: &str) -> Result<Look> {
+    /// The host's end of an exposing object, observed now; with `users` also whether somebody has it.
+    pub(crate) async fn look(&self, name: &str, users: bool) -> Result<Look> {
         if !self.objects.is_there(name) {
             return Err(Error::NotFound(format!("there is no {name}")));
         }
@@ -293,7 +291,7 @@ impl Bridge {
             )));
         }
         self.card
-            .look(&volume, Instant::now() + Duration::from_secs(30))
+            .look(&volume, users, Instant::now() + Duration::from_secs(30))
             .await
     }
 }

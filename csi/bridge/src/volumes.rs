@@ -18,7 +18,7 @@ impl Bridge {
     pub(crate) async fn source(&self, name: &str) -> Result<Source> {
         let mut source: Source = self.get(name)?;
         let volume = wanted::volume(&self.objects, name, None)?;
-        match self.card.look(&volume, Instant::now() + LOOK).await {
+        match self.card.look(&volume, false, Instant::now() + LOOK).await {
             Ok(look) => {
                 source.size_bytes = look.size;
                 source.block_size = look.block_size;

@@ -24,7 +24,7 @@ impl Card {
         let source = self.source(object).await?;
         let parts = self.parts(object, kind).await?;
         // What the bridge can't say of the host's end must not keep anybody from taking it away.
-        let (device, unsaid) = match self.device(object, kind).await {
+        let (device, unsaid) = match self.device(object, kind, false).await {
             Ok(found) => (found, None),
             Err(why) if why.code == Code::Unavailable => (None, Some(why.sentence)),
             Err(why) => return Err(why),
@@ -45,6 +45,12 @@ impl Card {
             });
         }
         Ok(seen)
+    }
+
+    /// Whether somebody at the host has the device of `object`; no device, nobody.
+    pub(crate) async fn in_use(&self, object: &str, kind: ExposureKind) -> Result<bool, Failure> {
+        let answer = self.device(object, kind, true).await?;
+        Ok(answer.is_some_and(|answer| answer.in_use))
     }
 
     async fn source(&self, object: &str) -> Result<Option<Source>, Failure> {
@@ -132,6 +138,7 @@ impl Card {
         &self,
         object: &str,
         kind: ExposureKind,
+        users: bool,
     ) -> Result<Option<GetDeviceResponse>, Failure> {
         let name = match kind {
             ExposureKind::NvmeFunction => name::namespace(object),
@@ -139,7 +146,7 @@ impl Card {
             _ => name::local_device(object),
         };
         let mut card = self.card.clone();
-        let asked = GetDeviceRequest { name };
+        let asked = GetDeviceRequest { name, users };
         let answer = call("reading the host's device", asked, |r| async move {
             card.get_device(r).await
         });

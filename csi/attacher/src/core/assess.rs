@@ -53,6 +53,23 @@ fn word(state: SourceState) -> &'static str {
     }
 }
 
+/// Whether [`noted`] has to know who uses the device; the card is not asked for it otherwise.
+pub(crate) fn asks_for_users(record: &Record, seen: &Seen, survives: bool) -> bool {
+    seen.unsaid.is_none()
+        && seen.device.is_some()
+        && (record.lost.is_some() || (record.acknowledged && is_another(record, seen, survives)))
+}
+
+/// Whether the device is not the one that the record remembers, or not the same life of it.
+fn is_another(record: &Record, seen: &Seen, survives: bool) -> bool {
+    let now = seen.device.as_ref().map(|end| address(&end.device));
+    let (Some(before), Some(now)) = (&record.device, &now) else {
+        return false;
+    };
+    let restarted = record.epoch.as_ref().map(|e| &e.0) != seen.epoch.as_ref() && !survives;
+    restarted || address(&before.0) != *now
+}
+
 /// The record after the card said `seen`: which device and life it is now, and whether the host lost the one before. `survives`: requests
 /// wait over a restart of this card's engine.
 ///
@@ -64,12 +81,9 @@ pub(crate) fn noted(mut record: Record, seen: &Seen, survives: bool) -> Record {
     }
     let in_use = seen.device.as_ref().is_some_and(|end| end.in_use);
     let now = seen.device.as_ref().map(|end| address(&end.device));
-    if let (Some(before), Some(now)) = (&record.device, &now) {
-        let moved = address(&before.0) != *now;
-        let restarted = record.epoch.as_ref().map(|e| &e.0) != seen.epoch.as_ref() && !survives;
-        if record.acknowledged && record.lost.is_none() && !in_use && (moved || restarted) {
-            record.lost = Some(lost(&record, "the card's engine was started again"));
-        }
+    let another = is_another(&record, seen, survives);
+    if record.acknowledged && record.lost.is_none() && !in_use && another {
+        record.lost = Some(lost(&record, "the card's engine was started again"));
     }
     if let Some(lost) = &mut record.lost {
         lost.released |= !in_use;

@@ -38,7 +38,7 @@ pub(crate) struct Source {
 pub(crate) struct HostEnd {
     /// As the host sees it.
     pub(crate) device: Device,
-    /// Somebody there has it.
+    /// Somebody there has it; only if it was asked for.
     pub(crate) in_use: bool,
 }
 

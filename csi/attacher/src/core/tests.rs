@@ -9,7 +9,7 @@ use proto::volume::v1::{
 use tonic::Code;
 use uuid::Uuid;
 
-use super::assess::{assess, lost, noted};
+use super::assess::{asks_for_users, assess, lost, noted};
 use super::function::choose;
 use super::plan::{Step, plan};
 use super::seen::{self, HostEnd, Seen};
@@ -232,6 +232,7 @@ fn states_follow_what_the_card_says() {
     dead.device = Some(end(0, false));
     assert_eq!(assess(&record, &dead).0, State::Degraded);
     record.lost = Some(lost(&record, "the engine died"));
+    assert!(asks_for_users(&record, &life("1", false), true));
     let (state, why) = assess(&record, &whole);
     assert_eq!(state, State::Lost);
     assert!(why.contains("opened anew"), "{why}");
@@ -260,6 +261,9 @@ fn a_restart_that_nobody_told_of_is_a_loss_until_the_host_opens_the_device_anew(
     record.acknowledged = true;
     let record = noted(record, &life("1", true), false);
     assert_eq!(record.lost, None);
+    assert!(!asks_for_users(&record, &life("1", false), false));
+    assert!(!asks_for_users(&record, &life("2", false), true));
+    assert!(asks_for_users(&record, &life("2", false), false));
     // In use through the restart: that can't have been this device.
     assert_eq!(noted(record.clone(), &life("2", true), false).lost, None);
     assert_eq!(noted(record.clone(), &life("2", false), true).lost, None);
@@ -275,6 +279,7 @@ fn a_dead_device_that_is_still_held_is_not_taken_for_a_healed_one() {
     record.acknowledged = true;
     let mut record = noted(record, &life("1", true), false);
     record.lost = Some(lost(&record, "the engine died"));
+    assert!(asks_for_users(&record, &life("1", false), true));
     let held = noted(record, &life("2", true), false);
     assert!(held.lost.is_some(), "the mount of before holds it");
     let released = noted(held, &life("2", false), false);

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::card::Card;
-use crate::core::assess::{assess, noted};
+use crate::core::assess::{asks_for_users, assess, noted};
 use crate::core::function;
 use crate::core::plan::{Step, plan};
 use crate::core::seen::Seen;
@@ -237,14 +237,26 @@ impl Keeper {
 
     /// Takes over what the card said. Returns what callers are told.
     async fn settle(&self, record: &mut Record, seen: &Seen) -> Result<Attachment, Failure> {
-        let survives = self.0.survives.load(Ordering::Relaxed);
-        let now = noted(record.clone(), seen, survives);
+        let now = self.noted(record, seen).await?;
         if now != *record {
             *record = now;
             self.save(record).await?;
         }
         let (state, why) = assess(record, seen);
         Ok(self.publish(record, state, why))
+    }
+
+    /// The record after the card said `seen`, which is asked for the device's users where they matter.
+    async fn noted(&self, record: &Record, seen: &Seen) -> Result<Record, Failure> {
+        let survives = self.0.survives.load(Ordering::Relaxed);
+        let mut seen = seen.clone();
+        if asks_for_users(record, &seen, survives)
+            && let Some(end) = &mut seen.device
+        {
+            let object = record.id().object();
+            end.in_use = Box::pin(self.0.card.in_use(&object, kind(record))).await?;
+        }
+        Ok(noted(record.clone(), &seen, survives))
     }
 
     fn publish(&self, record: &Record, state: State, message: String) -> Attachment {
@@ -269,8 +281,7 @@ impl Keeper {
                 return known.ok_or(why);
             }
         };
-        let survives = self.0.survives.load(Ordering::Relaxed);
-        let now = noted(record.clone(), &seen, survives);
+        let now = self.noted(&record, &seen).await?;
         if now != record {
             // It is not ours to write; who does so looks for himself.
             self.wake(id);

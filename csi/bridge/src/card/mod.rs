@@ -115,6 +115,7 @@ pub(crate) struct Look {
     pub(crate) trouble: Option<String>,
     /// The host's end, if there is one.
     pub(crate) device: Option<Device>,
+    /// Only if it was asked for.
     pub(crate) in_use: bool,
 }
 
@@ -145,8 +146,8 @@ pub(crate) trait Card: Send + Sync + 'static {
     async fn resize(&self, volume: &Volume, size: u64, deadline: Instant) -> Result<u64>;
     /// Makes `volume.limits` hold, at once.
     async fn limit(&self, volume: &Volume, deadline: Instant) -> Result<()>;
-    /// How it is now; changes nothing.
-    async fn look(&self, volume: &Volume, deadline: Instant) -> Result<Look>;
+    /// How it is now; changes nothing. `users`: also whether somebody has it open, which may cost a look at all processes.
+    async fn look(&self, volume: &Volume, users: bool, deadline: Instant) -> Result<Look>;
     /// Every function as it is now.
     async fn functions(&self, deadline: Instant) -> Result<Vec<Function>>;
     /// Changes exactly when something that the engine held in memory was lost.

@@ -34,7 +34,7 @@ fn of(name: &str, wanted: &str) -> Result<()> {
 
 async fn local_device(bridge: &Bridge, name: &str) -> Result<LocalDevice> {
     let mut device: LocalDevice = bridge.get(name)?;
-    device.device = bridge.look(name).await?.device;
+    device.device = bridge.look(name, false).await?.device;
     Ok(device)
 }
 
@@ -196,7 +196,7 @@ impl Card for Services {
     async fn get_device(&self, request: Request<GetDeviceRequest>) -> Answer<GetDeviceResponse> {
         let name = request.get_ref().name.clone();
         self.read("GetDevice", name, request, |bridge, request| async move {
-            let look = bridge.look(&request.name).await?;
+            let look = bridge.look(&request.name, request.users).await?;
             let device = look.device.ok_or_else(|| {
                 let why = look.trouble.unwrap_or_else(|| "it is being made".into());
                 Error::Precondition(format!("{} is not there at the host: {why}", request.name))

@@ -233,7 +233,10 @@ impl World {
     }
 
     pub(crate) async fn get_device(&self, name: &str) -> Result<GetDeviceResponse, Status> {
-        let request = GetDeviceRequest { name: name.into() };
+        let request = GetDeviceRequest {
+            name: name.into(),
+            users: true,
+        };
         self.card()
             .get_device(request)
             .await

@@ -253,9 +253,16 @@ pub(crate) async fn remove(file: &Path, known: Option<&Loop>, deadline: Instant)
     Ok(())
 }
 
-/// The living loop over `file`, if there is one.
-pub(crate) async fn find(file: &Path, deadline: Instant) -> Option<Loop> {
+/// The living loop over `file`, if there is one; `known`, which was made before, needs no process to be asked.
+pub(crate) async fn find(file: &Path, known: Option<Loop>, deadline: Instant) -> Option<Loop> {
     let now = device_number(file).await.ok()?;
+    if let Some(known) = known
+        && known.life.is_some()
+        && known.back == now
+        && known.is_there(file, deadline).await.ok()?
+    {
+        return Some(known);
+    }
     for name in over(file) {
         if back(&name, deadline).await.ok()?.as_deref() == Some(&*now) {
             return Some(Loop::new(&name, &now));

@@ -222,7 +222,7 @@ impl Card for Linux {
         match &exposed.shape {
             Shape::BlockDevice => {
                 if !force
-                    && let Some(device) = loops::find(&file, deadline).await
+                    && let Some(device) = loops::find(&file, known.clone(), deadline).await
                     && device.in_use().await
                 {
                     return Err(Error::InUse(format!(
@@ -271,7 +271,8 @@ impl Card for Linux {
         let file = self.places.file(volume.uuid);
         if let Some(exposed) = &volume.exposed
             && exposed.shape == Shape::BlockDevice
-            && let Some(device) = loops::find(&file, deadline).await
+            && let Some(device) =
+                loops::find(&file, self.traces.device(volume.uuid), deadline).await
         {
             fail::fail_point!("card::growing");
             loops::grow(&device, &file, deadline).await?;
@@ -297,7 +298,7 @@ impl Card for Linux {
         self.serve(volume, deadline).await.map(drop)
     }
 
-    async fn look(&self, volume: &Volume, deadline: Instant) -> Result<Look> {
+    async fn look(&self, volume: &Volume, users: bool, deadline: Instant) -> Result<Look> {
         let (id, _) = recipe::daemon_of(volume);
         let mut look = Look {
             block_size: BLOCK,
@@ -324,7 +325,9 @@ impl Card for Linux {
         let mut size = look.size;
         let (address, in_use) = match &exposed.shape {
             Shape::BlockDevice => {
-                let device = loops::find(&self.places.file(volume.uuid), deadline).await;
+                let known = self.traces.device(volume.uuid);
+                let device =
+                    loops::find(&self.places.file(volume.uuid), known, deadline).await;
                 if device.is_none() && look.trouble.is_none() {
                     look.trouble =
                         Some("its loop device is dead or missing: it is being made again".into());
@@ -333,8 +336,8 @@ impl Card for Linux {
                     None => (None, false),
                     Some(device) => {
                         size = device.size();
-                        let used =
-                            loops::is_mounted(&device.name) || loops::is_open(&device.path());
+                        let used = users
+                            && (loops::is_mounted(&device.name) || loops::is_open(&device.path()));
                         (Some(Address::Path(text(device.path()))), used)
                     }
                 }
