@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
+use mtls::Peer;
 use tonic::{Request, Status};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A caller, in a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +45,10 @@ impl Names {
     /// An interceptor of the mTLS listener.
     #[allow(clippy::result_large_err, reason = "the type of tonic's interceptors")]
     pub(crate) fn certified(&self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let names = request
-            .peer_certs()
-            .and_then(|chain| names(chain.first()?.as_ref()));
-        let names =
-            names.ok_or_else(|| Status::permission_denied("a client certificate is needed"))?;
-        let caller = self.caller(names);
+        let peer = request.extensions().get::<Peer>();
+        let peer =
+            peer.ok_or_else(|| Status::permission_denied("a client certificate is needed"))?;
+        let caller = self.caller(peer.names());
         request.extensions_mut().insert(caller);
         Ok(request)
     }
@@ -78,23 +75,6 @@ pub(crate) fn local(
         request.extensions_mut().insert(caller.clone());
         Ok(request)
     }
-}
-
-/// Common names and DNS names of a certificate that TLS has verified.
-fn names(der: &[u8]) -> Option<Vec<String>> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let common = certificate.subject().iter_common_name();
-    let mut names: Vec<String> = common
-        .filter_map(|name| name.as_str().ok().map(str::to_owned))
-        .collect();
-    if let Ok(Some(alternatives)) = certificate.subject_alternative_name() {
-        for name in &alternatives.value.general_names {
-            if let GeneralName::DNSName(name) = name {
-                names.push((*name).to_owned());
-            }
-        }
-    }
-    Some(names)
 }
 
 /// Lets csi-controller pass.

@@ -4,6 +4,7 @@ use anyhow::Context;
 use daemon::admin::Admin;
 use daemon::readiness::Readiness;
 use daemon::socket::Socket;
+use mtls::server::Acceptor;
 use prometheus_client::registry::Registry;
 use proto::node::v1::host_agent_server::HostAgentServer;
 use proto::node::v1::host_volumes_server::HostVolumesServer;
@@ -17,7 +18,7 @@ use super::caller::{self, Caller, Names};
 use super::config::Run;
 use super::controller::Controller;
 use super::metrics::Metrics;
-use super::tls::{self, Credentials};
+use super::tls;
 
 /// Port of /metrics, /healthz and /readyz.
 const ADMIN_PORT: u16 = 9488;
@@ -99,7 +100,7 @@ async fn network(
         .with_context(|| format!("--listen {address}: can't listen there"))?;
     tracing::info!(address = %incoming.local_addr().context("--listen")?, "serving over mTLS");
     let check = readiness.check("tls", format!("{} was not read yet", dir.display()));
-    let incoming = tls::incoming(incoming, Credentials::new(dir, check));
+    let incoming = Acceptor::new(tls::files(dir), check).incoming(incoming);
     Server::builder()
         .add_service(HostVolumesServer::with_interceptor(controller, move |r| {
             of_controller.certified(r)
