@@ -42,7 +42,7 @@ pub(crate) struct Identity {
     pub(crate) common: daemon::args::Common,
     /// How the certificate is got.
     #[command(flatten)]
-    pub(crate) args: identity::ask::Args,
+    pub(crate) args: identity::ask::Network,
 }
 
 /// Flags of `cni-node run`.

@@ -73,9 +73,7 @@ pub fn main() -> ExitCode {
     daemon::run::run("cni-node", &common, |stop| async move {
         match config.command {
             Command::Run(args) => run::run(*args, stop).await,
-            Command::Identity(asking) => {
-                identity::ask::run(identity::CHASSIS, asking.args, stop).await
-            }
+            Command::Identity(asking) => asking.args.run(stop).await,
         }
     })
 }

@@ -4,10 +4,12 @@
 //! on both sides of a wire (the API server, the northbound and the southbound database) take the
 //! spelling of every key from here.
 
+pub mod dpu;
 mod layout;
 mod mac;
 mod nad;
 pub mod names;
+pub mod pairing;
 mod plugged;
 mod port;
 mod selection;
@@ -15,6 +17,7 @@ pub mod storage;
 mod subnet;
 mod vpc;
 
+pub use dpu::{Dpu, DpuSpec, DpuStatus, Functions};
 pub use layout::{AddressRange, Layout, LayoutError};
 pub use mac::{Mac, MacError};
 pub use nad::{
@@ -24,7 +27,8 @@ pub use plugged::{
     PLUGGED_FORMAT, PLUGGED_KEY, PluggedError, PluggedPort, is_plugged_key, plugged_key,
 };
 pub use port::{
-    FactError, NodeFacts, PodPort, PortFacts, Role, Route, TAG_IFNAME, TAG_POD, TAG_ROLE, TAG_UID,
+    FactError, NodeFacts, PodPort, PortFacts, Role, Route, TAG_HOST, TAG_IFNAME, TAG_POD, TAG_ROLE,
+    TAG_UID,
 };
 pub use selection::{Selection, SelectionError, selections};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus, Usage};
@@ -35,5 +39,9 @@ use kube::CustomResourceExt as _;
 
 /// The definitions that `manifests/crds` carries, with the file name (without `.yaml`) of each.
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
-    vec![("vpcs", Vpc::crd()), ("subnets", Subnet::crd())]
+    vec![
+        ("vpcs", Vpc::crd()),
+        ("subnets", Subnet::crd()),
+        ("dpus", Dpu::crd()),
+    ]
 }

@@ -21,6 +21,18 @@ pub const NODE_SERVICE_ACCOUNT: &str = "cni-node";
 pub const CONTROLLER_SERVICE_ACCOUNT: &str = "cni-controller";
 /// User name under which the API server sees [`NODE_SERVICE_ACCOUNT`].
 pub const NODE_USER: &str = "system:serviceaccount:outboard-system:cni-node";
+/// `signerName` of the CertificateSigningRequests for the channel between a host and its DPU.
+pub const CHANNEL_SIGNER: &str = "iaas.yusur.io/channel";
+/// Organization in the subject of a certificate for the channel.
+pub const CHANNEL_ORGANIZATION: &str = "outboard:channel";
+/// Service account of `cni-node` on hosts (that of its identity container: the only one with a token).
+pub const NODE_HOST_SERVICE_ACCOUNT: &str = "cni-node-host";
+/// User name under which the API server sees [`NODE_HOST_SERVICE_ACCOUNT`].
+pub const NODE_HOST_USER: &str = "system:serviceaccount:outboard-system:cni-node-host";
+/// Service account of `cni-node` on DPUs.
+pub const NODE_DPU_SERVICE_ACCOUNT: &str = "cni-node-dpu";
+/// User name under which the API server sees [`NODE_DPU_SERVICE_ACCOUNT`].
+pub const NODE_DPU_USER: &str = "system:serviceaccount:outboard-system:cni-node-dpu";
 /// Key in a request's `extra` in which the API server puts the node a token is bound to.
 pub const EXTRA_NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 /// Key in a request's `extra` in which the API server puts the pod a token is bound to.
@@ -37,6 +49,18 @@ pub const ANNOTATION_NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
 /// Annotation of a mirror pod: the UID of the static pod, which is what CNI_ARGS carries.
 pub const ANNOTATION_MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Label of a Node: what it is in the network, [`MODE_HOST`] or [`MODE_DPU`]. Without it: a plain node.
+pub const MODE_LABEL: &str = "iaas.yusur.io/mode";
+/// A host whose network is on its DPU.
+pub const MODE_HOST: &str = "host";
+/// A DPU.
+pub const MODE_DPU: &str = "dpu";
+/// Annotation of a host's Node: the chassis that its ports are on. Written by cni-controller, and good for as long as no Dpu
+/// names the host: when one is deleted no port moves.
+pub const ANNOTATION_CHASSIS: &str = "iaas.yusur.io/chassis";
+/// Condition of a host's Node: whether its DPU serves it.
+pub const NODE_DPU_READY: &str = "OutboardDpuReady";
+
 /// The `type` of our plugin in CNI configurations, and the file name of its binary.
 pub const CNI_TYPE: &str = "outboard";
 /// Where `cni-node` listens for the plugin.
@@ -49,6 +73,10 @@ pub const CNI_BINARY: &str = "/opt/cni/bin/outboard";
 pub const IDENTITY_DIR: &str = "/var/lib/outboard/identity";
 /// Directory (0700) of the node's key, certificate and CA bundle for storage.
 pub const STORAGE_IDENTITY_DIR: &str = "/var/lib/outboard/storage-identity";
+/// Directory (0700) of the node's key, certificate and CA bundle for the channel, and of its pairing.
+pub const CHANNEL_IDENTITY_DIR: &str = "/var/lib/outboard/channel";
+/// TCP port on which a DPU serves its host (mTLS), unless its Dpu says otherwise.
+pub const CHANNEL_PORT: u16 = 9478;
 /// Directory of the journal of attachments.
 pub const JOURNAL_DIR: &str = "/var/lib/outboard/attachments";
 /// The local Open vSwitch database.
@@ -142,6 +170,18 @@ mod tests {
         assert!(chassis(&long).len() <= 64);
         assert!(chassis(&long).starts_with("n-"));
         assert_ne!(chassis(&long), chassis(&"a".repeat(66)));
+    }
+
+    #[test]
+    fn users_are_service_accounts() {
+        for (user, account) in [
+            (NODE_USER, NODE_SERVICE_ACCOUNT),
+            (NODE_HOST_USER, NODE_HOST_SERVICE_ACCOUNT),
+            (NODE_DPU_USER, NODE_DPU_SERVICE_ACCOUNT),
+        ] {
+            let expected = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:{account}");
+            assert_eq!(user, expected);
+        }
     }
 
     #[test]

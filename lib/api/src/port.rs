@@ -20,6 +20,8 @@ pub const TAG_UID: &str = "uid";
 pub const TAG_IFNAME: &str = "ifname";
 /// Key of the port's role: `pod` or `node`.
 pub const TAG_ROLE: &str = "role";
+/// Key of the Kubernetes node behind the DPU whose chassis has the port. Not there: the port is the chassis's own.
+pub const TAG_HOST: &str = "host";
 const SUBNET: &str = "subnet";
 const MAC: &str = "mac";
 const IPS: &str = "ips";
@@ -38,6 +40,8 @@ const MARKER_PREFIX: &str = "node.";
 pub struct PortFacts {
     /// Chassis names that may bind the port: one, or two while a VM migrates.
     pub chassis: BTreeSet<String>,
+    /// The Kubernetes node behind the DPU: its pod's, or its own `ob0`. None: the port is on the chassis's own node.
+    pub host: Option<String>,
     /// Whose port it is.
     pub role: Role,
     /// Name of the subnet (logical switch).
@@ -147,6 +151,9 @@ impl PortFacts {
                 put(NAT_CIDRS, join(&node.nat_cidrs));
             }
         }
+        if let Some(host) = &self.host {
+            put(TAG_HOST, host.clone());
+        }
         put(SUBNET, self.subnet.clone());
         put(MAC, self.mac.to_string());
         put(IPS, join(&self.ips));
@@ -183,6 +190,7 @@ impl PortFacts {
                 .filter_map(|key| key.strip_prefix(MARKER_PREFIX))
                 .map(str::to_owned)
                 .collect(),
+            host: row.host()?,
             role,
             subnet: row.non_empty(SUBNET)?.to_owned(),
             mac: row.mac()?,
@@ -326,6 +334,14 @@ impl<'a> Row<'a> {
             uid: self.non_empty(TAG_UID)?.to_owned(),
             ifname: ifname.to_owned(),
         })
+    }
+
+    fn host(&self) -> Result<Option<String>, FactError> {
+        match self.0.get(TAG_HOST).map(String::as_str) {
+            None => Ok(None),
+            Some("") => Err(self.invalid(TAG_HOST, "it is the name of a node")),
+            Some(host) => Ok(Some(host.to_owned())),
+        }
     }
 
     fn mac(&self) -> Result<Mac, FactError> {

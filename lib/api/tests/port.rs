@@ -67,6 +67,7 @@ fn ips() -> impl Strategy<Value = Vec<IpNet>> {
 prop_compose! {
     fn facts()(
         chassis in prop::collection::btree_set("[a-z0-9.-]{1,20}", 0..3),
+        host in prop::option::of("[a-z0-9.-]{1,20}"),
         role in role(),
         subnet in "[a-z0-9-]{1,20}",
         ips in ips(),
@@ -77,7 +78,7 @@ prop_compose! {
     ) -> PortFacts {
         let mac = Mac::of(ips[0].addr());
         let gateways = if with_gateways { ips.iter().map(IpNet::network).collect() } else { vec![] };
-        PortFacts { chassis, role, subnet, mac, ips, gateways, routes, mtu, default_route }
+        PortFacts { chassis, host, role, subnet, mac, ips, gateways, routes, mtu, default_route }
     }
 }
 
@@ -94,7 +95,7 @@ proptest! {
         let mut ids = facts.encode();
         let required: Vec<String> = ids
             .keys()
-            .filter(|key| !key.starts_with("node.") && *key != "mtu")
+            .filter(|key| !key.starts_with("node.") && *key != "mtu" && *key != "host")
             .cloned()
             .collect();
         let key = pick.get(&required).clone();
@@ -117,6 +118,7 @@ proptest! {
 fn sample() -> BTreeMap<String, String> {
     PortFacts {
         chassis: ["n1".to_owned()].into(),
+        host: None,
         role: Role::Pod(PodPort {
             namespace: "default".into(),
             name: "web-0".into(),
@@ -162,9 +164,19 @@ fn the_spelling_is_the_contract() {
 }
 
 #[test]
+fn the_host_behind_a_dpu_is_a_key_of_its_own() {
+    let mut ids = sample();
+    ids.insert("host".into(), "h1".into());
+    let facts = PortFacts::decode(&ids).unwrap();
+    assert_eq!(facts.host.as_deref(), Some("h1"));
+    assert_eq!(facts.encode(), ids);
+}
+
+#[test]
 fn forged_values_are_refused_with_a_sentence() {
     let cases = [
         ("role", "host", "role is pod or node"),
+        ("host", "", "the name of a node"),
         ("pod", "web-0", "namespace/name"),
         ("pod", "a/b/c", "namespace/name"),
         ("ifname", "../../etc", "no name of a network interface"),

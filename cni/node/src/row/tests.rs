@@ -8,6 +8,7 @@ use super::*;
 fn facts(name: &str, uid: &str, ifname: &str, subnet: &str) -> PortFacts {
     PortFacts {
         chassis: BTreeSet::from(["n1".to_owned()]),
+        host: None,
         role: Role::Pod(PodPort {
             namespace: "default".into(),
             name: name.into(),

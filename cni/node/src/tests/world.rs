@@ -79,6 +79,7 @@ impl World {
         let third = if subnet == "blue" { 1 } else { 0 };
         let facts = PortFacts {
             chassis: BTreeSet::from([NODE.to_owned()]),
+            host: None,
             role: Role::Pod(PodPort {
                 namespace: "default".into(),
                 name: pod.name.into(),

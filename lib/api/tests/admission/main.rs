@@ -30,7 +30,11 @@ fn the_api_server_takes_what_is_right_and_says_what_is_wrong() {
             "",
         )
         .unwrap();
-    for crd in ["crd/vpcs.iaas.yusur.io", "crd/subnets.iaas.yusur.io"] {
+    for crd in [
+        "crd/vpcs.iaas.yusur.io",
+        "crd/subnets.iaas.yusur.io",
+        "crd/dpus.iaas.yusur.io",
+    ] {
         server
             .kubectl(
                 "admin",
@@ -56,6 +60,7 @@ fn the_api_server_takes_what_is_right_and_says_what_is_wrong() {
     }
     subnets(&server);
     vpcs(&server);
+    dpus(&server);
     pods(&server);
     roles(&server);
 }
@@ -169,6 +174,80 @@ fn vpcs(server: &ApiServer) {
     refused("name", vpc("light.blue"), "DNS label");
 }
 
+fn dpus(server: &ApiServer) {
+    let dpu = |name: &str, spec: &str| {
+        let object = format!(
+            "apiVersion: iaas.yusur.io/v1\nkind: Dpu\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+        );
+        server.kubectl("admin", &["apply", "-f", "-"], &object)
+    };
+    let least = "{dpuNode: d1, hostNode: h1, address: 198.18.0.12}";
+    dpu("one", least).unwrap();
+    let show = ["get", "dpu", "one", "-o", "jsonpath={.spec}"];
+    let spec: api::DpuSpec =
+        serde_json::from_str(&server.kubectl("admin", &show, "").unwrap()).unwrap();
+    let address = std::net::Ipv4Addr::new(198, 18, 0, 12);
+    assert_eq!(spec, api::DpuSpec::new("d1", "h1", address.into()));
+    let all = r#"{dpuNode: d2.example.com, hostNode: h2, address: "fd00::12", port: 1234, controller: 1}"#;
+    dpu("all", all).unwrap();
+    let table = [
+        ("x", "{hostNode: h1, address: 198.18.0.12}", "spec.dpuNode"),
+        (
+            "x",
+            "{dpuNode: d1, hostNode: d1, address: 198.18.0.12}",
+            "two nodes",
+        ),
+        (
+            "x",
+            "{dpuNode: d1, hostNode: h1, address: d1}",
+            "must be an IP address",
+        ),
+        (
+            "x",
+            "{dpuNode: d1, hostNode: h1, address: 198.18.0.12, port: 0}",
+            "spec.port",
+        ),
+        (
+            "x",
+            "{dpuNode: 198.18.0.1, hostNode: h1, address: 198.18.0.12}",
+            "look like an address",
+        ),
+        (
+            "x",
+            "{dpuNode: d1, hostNode: 198.18.0.1, address: 198.18.0.12}",
+            "look like an address",
+        ),
+        (
+            "x",
+            "{dpuNode: 'D 1', hostNode: h1, address: 198.18.0.12}",
+            "spec.dpuNode",
+        ),
+        (
+            "one",
+            "{dpuNode: d9, hostNode: h1, address: 198.18.0.12}",
+            "dpuNode cannot change",
+        ),
+    ];
+    for (name, spec, sentence) in table {
+        refused(spec, dpu(name, spec), sentence);
+    }
+    // What may change: the DPU serves another host now.
+    dpu("one", "{dpuNode: d1, hostNode: h9, address: 198.18.0.13}").unwrap();
+    let columns = server.kubectl("admin", &["get", "dpu", "one"], "").unwrap();
+    for column in [
+        "DPU",
+        "HOST",
+        "READY",
+        "HOSTSEEN",
+        "FUNCTIONS",
+        "FREE",
+        "HEARTBEAT",
+        "AGE",
+    ] {
+        assert!(columns.contains(column), "{columns}");
+    }
+}
+
 fn pods(server: &ApiServer) {
     let pod = |name: &str, annotations: &str, labels: &str| {
         let object = format!(
@@ -258,7 +337,46 @@ fn roles(server: &ApiServer) {
     for what in node_may_not {
         assert!(!may("cni-node", what), "cni-node may {what}");
     }
+    for what in [
+        "create csr",
+        "watch csr",
+        "get dpus.iaas.yusur.io",
+        "watch dpus.iaas.yusur.io",
+    ] {
+        for account in ["cni-node-host", "cni-node-dpu"] {
+            assert!(may(account, what), "{account} may not {what}");
+        }
+    }
+    let dpu_alone = [
+        "patch dpus.iaas.yusur.io --subresource=status",
+        "create events.events.k8s.io",
+    ];
+    for what in dpu_alone {
+        assert!(may("cni-node-dpu", what), "cni-node-dpu may not {what}");
+        assert!(!may("cni-node-host", what), "cni-node-host may {what}");
+        assert!(!may("cni-node", what), "cni-node may {what}");
+    }
+    let neither_may = [
+        "create dpus.iaas.yusur.io",
+        "patch dpus.iaas.yusur.io",
+        "delete dpus.iaas.yusur.io",
+        "update dpus.iaas.yusur.io --subresource=status",
+        "patch events.events.k8s.io",
+        "create events",
+        "list events",
+        "get subnets.iaas.yusur.io",
+    ];
+    for what in node_may_not.iter().chain(&neither_may) {
+        for account in ["cni-node-host", "cni-node-dpu"] {
+            assert!(!may(account, what), "{account} may {what}");
+        }
+    }
     let controller_may = [
+        "watch dpus.iaas.yusur.io",
+        "patch dpus.iaas.yusur.io --subresource=status",
+        "patch nodes --subresource=status",
+        // Further than this goes outboard-node-keys.
+        "patch nodes",
         "watch pods",
         "watch nodes",
         "watch services",
@@ -278,7 +396,9 @@ fn roles(server: &ApiServer) {
         "get secrets -n outboard-system",
         "patch pods",
         "create pods",
-        "patch nodes",
+        "update nodes",
+        "delete nodes",
+        "patch dpus.iaas.yusur.io",
         "delete subnets.iaas.yusur.io",
         "get secrets -n kube-system",
         "update leases/other -n outboard-system",

@@ -32,6 +32,7 @@ fn nets(list: &str) -> Vec<IpNet> {
 fn node_facts() -> PortFacts {
     PortFacts {
         chassis: BTreeSet::from([NODE.to_owned()]),
+        host: None,
         role: Role::Node(NodeFacts {
             pod_cidrs: nets("10.244.0.0/16 fd00:10:244::/64"),
             service_cidrs: nets("10.96.0.0/16 fd01::/112"),
