@@ -3,9 +3,12 @@
 use crate::index::Settings;
 use clap::Parser;
 use daemon::args::Common;
+use identity::sign::SignerConfig;
+use identity::{CHANNEL, CHASSIS, Profile};
 use ipnet::IpNet;
 use ovsdb::{Remote, Tls};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Kubernetes objects to OVN northbound rows.
 #[derive(Clone, Debug, Parser)]
@@ -41,6 +44,18 @@ pub struct Config {
     #[arg(long, env = "OUTBOARD_CHASSIS_CERT_HOURS", default_value_t = 24,
           value_parser = clap::value_parser!(u64).range(1..=8784))]
     pub(crate) chassis_cert_hours: u64,
+
+    /// CA certificate (PEM) that signs the certificates with which hosts and their DPUs speak. Without
+    /// it none are signed.
+    #[arg(long, env = "OUTBOARD_CHANNEL_CA_CERT", requires = "channel_ca_key")]
+    pub(crate) channel_ca_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, env = "OUTBOARD_CHANNEL_CA_KEY", requires = "channel_ca_cert")]
+    pub(crate) channel_ca_key: Option<PathBuf>,
+    /// How many hours such a certificate lasts; it is renewed after two thirds of that.
+    #[arg(long, env = "OUTBOARD_CHANNEL_CERT_HOURS", default_value_t = 24,
+          value_parser = clap::value_parser!(u64).range(1..=8784))]
+    pub(crate) channel_cert_hours: u64,
 
     /// CIDRs of the Subnet "default", which is made at the first start: one IPv4 and/or one IPv6.
     #[arg(
@@ -101,6 +116,21 @@ impl Config {
         }
     }
 
+    /// What is signed, and with which CA.
+    pub(crate) fn signers(&self) -> impl Iterator<Item = SignerConfig> + use<> {
+        let chassis = signer(
+            CHASSIS,
+            (self.chassis_ca_cert.as_ref(), self.chassis_ca_key.as_ref()),
+            self.chassis_cert_hours,
+        );
+        let channel = signer(
+            CHANNEL,
+            (self.channel_ca_cert.as_ref(), self.channel_ca_key.as_ref()),
+            self.channel_cert_hours,
+        );
+        chassis.into_iter().chain(channel)
+    }
+
     /// The files for the northbound database, if it is reached by TLS.
     pub(crate) fn nb_tls(&self) -> Option<Tls> {
         Some(Tls {
@@ -145,6 +175,19 @@ impl Config {
     }
 }
 
+fn signer(
+    profile: Profile,
+    (certificate, key): (Option<&PathBuf>, Option<&PathBuf>),
+    hours: u64,
+) -> Option<SignerConfig> {
+    Some(SignerConfig {
+        certificate: certificate?.clone(),
+        key: key?.clone(),
+        lifetime: Duration::from_secs(hours * 3600),
+        profile,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +212,22 @@ mod tests {
         ]);
         let config = config.unwrap();
         assert_eq!((config.nb.len(), config.pod_cidr.len()), (2, 2));
+    }
+
+    #[test]
+    fn each_ca_signs_its_own_kind() {
+        let args = [
+            "--nb=unix:/x",
+            "--channel-ca-cert=c",
+            "--channel-ca-key=k",
+            "--channel-cert-hours=2",
+        ];
+        let signers: Vec<SignerConfig> = parse(&args).unwrap().signers().collect();
+        let [channel] = signers.as_slice() else {
+            panic!("{signers:?}");
+        };
+        assert_eq!(channel.profile, CHANNEL);
+        assert_eq!(channel.lifetime, Duration::from_secs(7200));
     }
 
     #[test]

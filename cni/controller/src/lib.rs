@@ -7,6 +7,8 @@
 //!                                                         └─ fence ─► NB     reports ─► Events, status
 //! ```
 //!
+//! What is said of pairs of hosts and DPUs, on Dpus and Nodes, is a loop beside that ([`pairs`]).
+//!
 //! The northbound database is the durable record of addresses; this program keeps nothing on disk.
 
 mod chassis;
@@ -21,6 +23,7 @@ pub mod metrics;
 pub mod nb;
 pub mod notices;
 pub mod observed;
+pub mod pairs;
 pub mod plan;
 mod published;
 mod rebuild;

@@ -23,6 +23,13 @@ pub struct Addresses {
     pub family: &'static str,
 }
 
+/// What is said of Dpus.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DpuState {
+    /// The reason of the condition `Ready`; `Serving` if all is well.
+    pub reason: &'static str,
+}
+
 /// All of them. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -44,6 +51,10 @@ pub struct Metrics {
     pub addresses_used: Family<Addresses, Gauge>,
     /// Addresses left.
     pub addresses_available: Family<Addresses, Gauge>,
+    /// Dpus by what is said of them.
+    pub dpus: Family<DpuState, Gauge>,
+    /// Hosts that no Dpu names.
+    pub unpaired_hosts: Gauge,
 }
 
 impl Metrics {
@@ -60,6 +71,8 @@ impl Metrics {
             leader: Gauge::default(),
             addresses_used: Family::default(),
             addresses_available: Family::default(),
+            dpus: Family::default(),
+            unpaired_hosts: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("outboard_controller");
         registry.register(
@@ -106,6 +119,16 @@ impl Metrics {
             "ipam_addresses_available",
             "Addresses left",
             metrics.addresses_available.clone(),
+        );
+        registry.register(
+            "dpus",
+            "Dpus by the reason of their condition Ready; Serving if all is well (leader only)",
+            metrics.dpus.clone(),
+        );
+        registry.register(
+            "unpaired_hosts",
+            "Nodes labelled as hosts that no Dpu names (leader only)",
+            metrics.unpaired_hosts.clone(),
         );
         metrics
     }

@@ -5,7 +5,7 @@
 //! two. (kube's own recorder knows no sentence: a second problem of the same kind would be counted
 //! under the first one's.)
 
-use crate::report::Notice;
+use crate::report::{Notice, Subject};
 use crate::rows::{Problem, Unit};
 use api::names::{GROUP, VERSION};
 use jiff::Timestamp;
@@ -63,9 +63,9 @@ pub async fn run(
             };
             tokio::time::sleep(pace.delay(now)).await;
             if let Err(error) = recorder.write(event).await {
-                let Notice { unit, problem, .. } = notice;
+                let Notice { about, problem, .. } = notice;
                 let error = anyhow::Error::from(error);
-                tracing::warn!(%unit, reason = problem.reason, "the Event was not taken: {error:#}");
+                tracing::warn!(%about, reason = problem.reason, "the Event was not taken: {error:#}");
             }
         }
     };
@@ -161,11 +161,18 @@ fn key(event: &Event) -> (String, String) {
     )
 }
 
-fn event(Notice { unit, uid, problem }: &Notice, instance: &str) -> Event {
+fn event(
+    Notice {
+        about,
+        uid,
+        problem,
+    }: &Notice,
+    instance: &str,
+) -> Event {
     let Problem { reason, sentence } = problem;
-    let regarding = reference(unit, uid);
+    let regarding = reference(about, uid);
     let name = regarding.name.clone().unwrap_or_default();
-    let said = Sha256::digest(format!("{unit}\n{uid}\n{reason}\n{sentence}"));
+    let said = Sha256::digest(format!("{about}\n{uid}\n{reason}\n{sentence}"));
     let mut suffix = String::new();
     for byte in said.iter().take(8) {
         // A String takes everything.
@@ -181,7 +188,7 @@ fn event(Notice { unit, uid, problem }: &Notice, instance: &str) -> Event {
         type_: Some("Warning".to_owned()),
         reason: Some((*reason).to_owned()),
         note: Some(cut(sentence, NOTE).to_owned()),
-        action: Some("Allocate".to_owned()),
+        action: Some(action(about).to_owned()),
         event_time: Some(MicroTime(Timestamp::now())),
         regarding: Some(regarding),
         reporting_controller: Some(CONTROLLER.to_owned()),
@@ -195,8 +202,20 @@ fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
 
-fn reference(unit: &Unit, uid: &str) -> ObjectReference {
+/// What was being done.
+fn action(about: &Subject) -> &'static str {
+    match about {
+        Subject::Unit(_) => "Allocate",
+        Subject::Dpu(_) => "Pair",
+    }
+}
+
+fn reference(about: &Subject, uid: &str) -> ObjectReference {
     let ours = format!("{GROUP}/{VERSION}");
+    let unit = match about {
+        Subject::Unit(unit) => unit,
+        Subject::Dpu(name) => return object(&ours, "Dpu", None, name, uid),
+    };
     let (api_version, kind, ns, name) = match unit {
         Unit::Vpc(name) => (ours.as_str(), "Vpc", None, name),
         Unit::Subnet(name) => (ours.as_str(), "Subnet", None, name),
@@ -204,11 +223,21 @@ fn reference(unit: &Unit, uid: &str) -> ObjectReference {
         Unit::Service { ns, name } => ("v1", "Service", Some(ns), name),
         Unit::Pod { ns, name } => ("v1", "Pod", Some(ns), name),
     };
+    object(api_version, kind, ns, name, uid)
+}
+
+fn object(
+    api_version: &str,
+    kind: &str,
+    ns: Option<&String>,
+    name: &str,
+    uid: &str,
+) -> ObjectReference {
     ObjectReference {
         api_version: Some(api_version.to_owned()),
         kind: Some(kind.to_owned()),
         namespace: ns.cloned(),
-        name: Some(name.clone()),
+        name: Some(name.to_owned()),
         uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
         ..ObjectReference::default()
     }
@@ -232,7 +261,7 @@ mod tests {
     #[test]
     fn names_and_notes_fit() {
         let notice = Notice {
-            unit: Unit::pod("ns", "p".repeat(253)),
+            about: Unit::pod("ns", "p".repeat(253)).into(),
             uid: "u".into(),
             problem: Problem::new("InvalidRequest", "ü".repeat(2000)),
         };

@@ -1,4 +1,4 @@
-//! What the engine has to say to people: Events on objects, states of Subnets and Vpcs.
+//! What is to be said to people: Events on objects, states of Subnets and Vpcs.
 //!
 //! The engine never waits for the API server: Events wait in a bounded channel, states on a board
 //! on which a newer one replaces the older.
@@ -6,17 +6,42 @@
 use crate::rows::{Problem, Unit};
 use api::Usage;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
 /// Events that wait for the API server; more than these are dropped and counted.
 const WAITING: usize = 4096;
 
+/// The object that something is said of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// That of a unit.
+    Unit(Unit),
+    /// The Dpu of that name; no rows follow from it.
+    Dpu(String),
+}
+
+impl From<Unit> for Subject {
+    fn from(unit: Unit) -> Self {
+        Self::Unit(unit)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit(unit) => write!(f, "{unit}"),
+            Self::Dpu(name) => write!(f, "dpu/{name}"),
+        }
+    }
+}
+
 /// Something to be said of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The object's unit.
-    pub unit: Unit,
+    /// The object.
+    pub about: Subject,
     /// The object's UID.
     pub uid: String,
     /// What is wrong.
@@ -102,7 +127,7 @@ impl Reports {
     /// Says what is wrong with an object. It is logged in any case.
     pub fn notice(&self, notice: Notice) {
         let Problem { reason, sentence } = &notice.problem;
-        tracing::warn!(unit = %notice.unit, reason, "{sentence}");
+        tracing::warn!(about = %notice.about, reason, "{sentence}");
         if self.notices.try_send(notice).is_err() {
             tracing::warn!("an Event was dropped: {WAITING} wait for the API server already");
         }

@@ -7,11 +7,11 @@ use crate::lease::Candidate;
 use crate::metrics::Metrics;
 use crate::report::Reports;
 use crate::shared::Shared;
-use crate::{Config, defaults, lease, notices, status, watch};
+use crate::{Config, defaults, lease, notices, pairs, status, watch};
 use anyhow::Context as _;
 use daemon::admin::Admin;
 use daemon::readiness::Readiness;
-use identity::sign::{self, SignerConfig};
+use identity::sign;
 use kube::Client;
 use ovsdb::Remote;
 use prometheus_client::registry::Registry;
@@ -58,8 +58,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         nb,
         chassis,
         identity: identity.clone(),
-        reports,
-        metrics,
+        reports: reports.clone(),
+        metrics: metrics.clone(),
         readiness: readiness.clone(),
     });
 
@@ -80,17 +80,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         confirmed.clone(),
         stop.clone(),
     ));
-    if let (Some(certificate), Some(key)) = (config.chassis_ca_cert, config.chassis_ca_key) {
-        let lifetime = Duration::from_secs(config.chassis_cert_hours * 3600);
-        tasks.spawn(sign::run(
-            kube.clone(),
-            SignerConfig {
-                certificate,
-                key,
-                lifetime,
-                profile: identity::CHASSIS,
-            },
-        ));
+    let pairs = pairs::Parts {
+        client: kube.clone(),
+        shared: shared.clone(),
+        reports: reports.clone(),
+        metrics: metrics.clone(),
+        candidate: candidate.clone(),
+        patience: pairs::PATIENCE,
+    };
+    tasks.spawn(pairs::run(pairs, confirmed.clone(), stop.clone()));
+    for signer in config.signers() {
+        tasks.spawn(sign::run(kube.clone(), signer));
     }
     let election = tokio::spawn({
         let stop = stop.clone();

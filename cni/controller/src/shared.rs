@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 pub struct Shared {
     state: Mutex<(Index, Dirty)>,
     wake: Notify,
+    pairs: Notify,
     unlisted: watch::Sender<BTreeSet<&'static str>>,
 }
 
@@ -19,6 +20,7 @@ impl Shared {
         Self {
             state: Mutex::new((index, Dirty::default())),
             wake: Notify::new(),
+            pairs: Notify::new(),
             unlisted: watch::Sender::new(kinds.into_iter().collect()),
         }
     }
@@ -28,6 +30,9 @@ impl Shared {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (index, dirty) = &mut *state;
         let result = change(index, dirty);
+        if std::mem::take(&mut dirty.pairs) {
+            self.pairs.notify_one();
+        }
         if !dirty.is_empty() {
             self.wake.notify_one();
         }
@@ -48,6 +53,11 @@ impl Shared {
     /// Returns when something has become dirty since the last call.
     pub async fn dirtied(&self) {
         self.wake.notified().await;
+    }
+
+    /// Returns when Dpus, or Nodes, have changed since the last call.
+    pub async fn pairs_changed(&self) {
+        self.pairs.notified().await;
     }
 
     /// A kind has been listed.

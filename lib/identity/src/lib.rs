@@ -19,7 +19,7 @@ pub mod sign;
 
 #[cfg(feature = "sign")]
 pub use authority::{Authority, AuthorityError, Issued, Leaf};
-pub use profile::{CHASSIS, Profile, STORAGE_NODE};
+pub use profile::{CHANNEL, CHASSIS, Profile, STORAGE_NODE};
 
 /// The error with its sources, on one line.
 #[cfg(any(feature = "ask", feature = "sign"))]

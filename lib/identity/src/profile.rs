@@ -7,12 +7,14 @@ use api::{names, storage};
 pub struct Profile {
     /// `signerName` of its CertificateSigningRequests.
     pub signer: &'static str,
-    /// The only user who may post them; the user's token must be bound to a pod, and so to a node.
-    pub user: &'static str,
+    /// The only users who may post them; a user's token must be bound to a pod, and so to a node.
+    pub users: &'static [&'static str],
     /// Organization in the subject.
     pub organization: &'static str,
     /// Good for a server too: usage `server auth`, and exactly one DNS name, the node's.
     pub server: bool,
+    /// The directory has the files under the names that QEMU looks for, too.
+    pub for_qemu: bool,
     /// Where a node keeps it, unless it is told otherwise.
     pub directory: &'static str,
     /// The program that signs, in sentences.
@@ -21,23 +23,37 @@ pub struct Profile {
     pub kind: &'static str,
 }
 
-/// What makes a node an OVN chassis.
+/// What makes a node an OVN chassis. A host whose network is on its DPU is none, and cannot have it.
 pub const CHASSIS: Profile = Profile {
     signer: names::SIGNER,
-    user: names::NODE_USER,
+    users: &[names::NODE_USER, names::NODE_DPU_USER],
     organization: names::CHASSIS_ORGANIZATION,
     server: false,
+    for_qemu: false,
     directory: names::IDENTITY_DIR,
     controller: "cni-controller",
     kind: "chassis",
 };
 
+/// With which a host and its DPU speak: the host as a client, the DPU as a server, each by the name of its node.
+pub const CHANNEL: Profile = Profile {
+    signer: names::CHANNEL_SIGNER,
+    users: &[names::NODE_HOST_USER, names::NODE_DPU_USER],
+    organization: names::CHANNEL_ORGANIZATION,
+    server: true,
+    for_qemu: false,
+    directory: names::CHANNEL_IDENTITY_DIR,
+    controller: "cni-controller",
+    kind: "channel",
+};
+
 /// With which a node reaches storage targets, and csi-controller reaches the node.
 pub const STORAGE_NODE: Profile = Profile {
     signer: storage::SIGNER,
-    user: storage::NODE_USER,
+    users: &[storage::NODE_USER],
     organization: storage::NODE_ORGANIZATION,
     server: true,
+    for_qemu: true,
     directory: names::STORAGE_IDENTITY_DIR,
     controller: "csi-controller",
     kind: "storage",

@@ -118,6 +118,7 @@ impl Look<'_> {
     }
 
     fn node(&mut self, unit: &Unit, name: &str) -> Result<Vec<DesiredRow>, Problem> {
+        units::node::place(self.index, name)?;
         let port = Port {
             ifname: GATEWAY_IFNAME.into(),
             lsp: names::node_port(name).into(),

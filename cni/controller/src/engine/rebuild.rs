@@ -3,14 +3,14 @@
 use super::Engine;
 use super::load::unrecorded;
 use super::prepare::{held, pod_ports, port};
-use crate::index::{Index, PodEntry};
+use crate::index::{Index, Place, PodEntry};
 use crate::ipam::{Ports, Wish};
 use crate::observed::Observed;
 use crate::published::{self, Published, Sought};
 use crate::rebuild::{Source, claim, reported};
 use crate::rows::{Problem, Unit};
 use crate::units;
-use api::names::{self, PRIMARY_IFNAME};
+use api::names::PRIMARY_IFNAME;
 
 impl Engine {
     /// Takes the addresses of running pods from what they and their nodes report. What cannot be.
@@ -49,8 +49,9 @@ fn sought(index: &Index, ports: &Ports) -> Vec<Sought> {
         if pod.networks().is_none() {
             continue;
         }
-        let known = index.nodes.get(&*pod.node).map(|node| node.chassis.clone());
-        let chassis = known.unwrap_or_else(|| names::chassis(&pod.node));
+        let Some(Place { chassis, .. }) = index.place(&pod.node) else {
+            continue;
+        };
         for interface in units::pod::interfaces(index, ns, pod).wanted {
             let ifname = interface.ifname.as_str();
             if ifname != PRIMARY_IFNAME && reported(pod, ifname).is_none() {

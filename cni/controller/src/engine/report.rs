@@ -29,7 +29,7 @@ impl Engine {
                     continue;
                 }
                 self.reports.notice(Notice {
-                    unit: unit.clone(),
+                    about: unit.clone().into(),
                     uid: uid.clone().unwrap_or_default(),
                     problem: problem.clone(),
                 });

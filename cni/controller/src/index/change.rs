@@ -1,6 +1,6 @@
 //! What a change of an object makes dirty.
 
-use super::{Index, NadEntry, NodeEntry, ObjectKey, PodEntry};
+use super::{DpuEntry, Index, NadEntry, NodeEntry, ObjectKey, Place, PodEntry};
 use super::{ServiceEntry, SliceEntry, SubnetEntry, VpcEntry};
 use crate::rows::Unit;
 use api::names::{DEFAULT_SUBNET, DEFAULT_VPC};
@@ -15,10 +15,12 @@ pub struct Dirty {
     pub blocked: bool,
     /// And all that carry facts of this subnet: their rows repeat some of it.
     pub subnets: BTreeSet<String>,
+    /// And what is said of Dpus and their hosts. No rows follow from that.
+    pub pairs: bool,
 }
 
 impl Dirty {
-    /// Whether nothing is dirty.
+    /// Whether there is nothing to plan.
     pub fn is_empty(&self) -> bool {
         self.units.is_empty() && !self.blocked && self.subnets.is_empty()
     }
@@ -28,6 +30,7 @@ impl Dirty {
         self.units.extend(other.units);
         self.subnets.extend(other.subnets);
         self.blocked |= other.blocked;
+        self.pairs |= other.pairs;
     }
 }
 
@@ -69,9 +72,53 @@ impl Index {
     }
 
     pub(super) fn put_node(&mut self, name: String, entry: Option<NodeEntry>, dirty: &mut Dirty) {
+        let before = self.place(&name);
         if replace(self.nodes.entry(name.clone()), entry) {
-            dirty.units.insert(Unit::Node(name));
+            dirty.units.insert(Unit::Node(name.clone()));
+            dirty.pairs = true;
+            self.moved([(name, before)], dirty);
         }
+    }
+
+    pub(super) fn put_dpu(&mut self, name: String, entry: Option<DpuEntry>, dirty: &mut Dirty) {
+        let claim = |entry: Option<&DpuEntry>| entry.map(|dpu| (dpu.created, dpu.spec.clone()));
+        let claims = [claim(self.dpus.get(&name)), claim(entry.as_ref())];
+        if !replace(self.dpus.entry(name), entry) {
+            return;
+        }
+        dirty.pairs = true;
+        if claims[0] == claims[1] {
+            return;
+        }
+        let pairs = self.count_pairs();
+        let hosts: BTreeSet<&String> = self.pairs.keys().chain(pairs.keys()).collect();
+        let changed = hosts
+            .into_iter()
+            .filter(|host| self.pairs.get(*host) != pairs.get(*host));
+        let before: Vec<(String, Option<Place>)> = changed
+            .map(|host| (host.clone(), self.place(host)))
+            .collect();
+        self.pairs = pairs;
+        self.moved(before, dirty);
+    }
+
+    /// Those of the nodes whose ports were elsewhere `before`, and their pods, are to be planned.
+    fn moved(&self, before: impl IntoIterator<Item = (String, Option<Place>)>, dirty: &mut Dirty) {
+        let moved: BTreeSet<String> = before
+            .into_iter()
+            .filter(|(node, before)| self.place(node) != *before)
+            .map(|(node, _)| node)
+            .collect();
+        if moved.is_empty() {
+            return;
+        }
+        let on_them = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| moved.contains(&*pod.node));
+        let pods = on_them.map(|((ns, name), _)| Unit::pod(ns, name));
+        dirty.units.extend(pods);
+        dirty.units.extend(moved.into_iter().map(Unit::Node));
     }
 
     pub(super) fn put_nad(&mut self, key: ObjectKey, entry: Option<NadEntry>, dirty: &mut Dirty) {

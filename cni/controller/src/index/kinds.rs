@@ -1,8 +1,10 @@
 //! Which kinds of objects the index takes, one implementation for each watcher.
 
-use super::{Dirty, Index, NadEntry, NodeEntry, ObjectKey, PodEntry, ServiceEntry, SliceEntry};
+use super::{
+    Dirty, DpuEntry, Index, NadEntry, NodeEntry, ObjectKey, PodEntry, ServiceEntry, SliceEntry,
+};
 use super::{SubnetEntry, VpcEntry};
-use api::{NetworkAttachmentDefinition, Subnet, Vpc};
+use api::{Dpu, NetworkAttachmentDefinition, Subnet, Vpc};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
@@ -59,6 +61,18 @@ impl Indexed for Node {
     }
     fn keys(index: &Index) -> Vec<ObjectKey> {
         clusterwide(index.nodes.keys())
+    }
+}
+
+impl Indexed for Dpu {
+    fn put(&self, index: &mut Index, dirty: &mut Dirty) {
+        index.put_dpu(self.name_any(), Some(DpuEntry::from(self)), dirty);
+    }
+    fn remove((_, name): ObjectKey, index: &mut Index, dirty: &mut Dirty) {
+        index.put_dpu(name, None, dirty);
+    }
+    fn keys(index: &Index) -> Vec<ObjectKey> {
+        clusterwide(index.dpus.keys())
     }
 }
 

@@ -4,6 +4,7 @@
 //! functions read. Only the fields that decide something are kept: 100,000 pods must be fine.
 
 mod change;
+mod dpu;
 mod kinds;
 mod nad;
 mod node;
@@ -12,9 +13,11 @@ mod service;
 mod subnet;
 
 pub use change::Dirty;
+pub(crate) use dpu::unpaired;
+pub use dpu::{DpuEntry, Pair, Place};
 pub use kinds::Indexed;
 pub use nad::NadEntry;
-pub use node::NodeEntry;
+pub use node::{NodeEntry, Said};
 pub use pod::{PodEntry, Reports, Requests};
 pub use service::{EndpointEntry, Protocol, ServiceEntry, ServicePortEntry, SliceEntry};
 pub use subnet::{SubnetEntry, VpcEntry, egress_hop};
@@ -50,6 +53,10 @@ pub struct Index {
     pub subnets: BTreeMap<String, SubnetEntry>,
     /// By name.
     pub nodes: BTreeMap<String, NodeEntry>,
+    /// By name.
+    pub dpus: BTreeMap<String, DpuEntry>,
+    /// Those of `dpus` that count, by host.
+    pairs: BTreeMap<String, Pair>,
     /// Definitions that are ours, or look so and are broken. By namespace and name.
     pub nads: BTreeMap<ObjectKey, NadEntry>,
     /// By namespace and name. Headless and ExternalName Services are not in here.

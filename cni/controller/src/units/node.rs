@@ -1,15 +1,22 @@
-//! A node's rows: the port of its `ob0` on the join switch and its pods' way out.
+//! A node's rows: the port of its `ob0` on the join switch and its pods' way out. A host's port is on its DPU's chassis.
 
 use super::vpc::{join_cidrs, match_set, nat_cidrs, of_family, pod_cidrs};
-use crate::index::Index;
+use crate::index::{Index, Place, unpaired};
 use crate::rows::{DesiredRow, Problem, RowId};
 use api::names::{self, DEFAULT_VPC, JOIN_SUBNET};
 use api::{Mac, NodeFacts, PortFacts, Role};
 use ipnet::IpNet;
+use ovsdb::Datum;
 use std::net::IpAddr;
 
 /// Priority of the policies that send a node's pods out by its own `ob0`.
 const EGRESS_PRIORITY: i64 = 100;
+
+/// Where the ports of the node `name` are.
+pub fn place(index: &Index, name: &str) -> Result<Place, Problem> {
+    let place = index.place(name);
+    place.ok_or_else(|| Problem::new("NoDpu", unpaired(name)))
+}
 
 /// The rows of the node `name`, whose `ob0` has been given `mac` and `ips` (one or two, IPv4 first).
 pub fn desired(
@@ -18,10 +25,11 @@ pub fn desired(
     mac: Mac,
     ips: &[IpAddr],
 ) -> Result<Vec<DesiredRow>, Problem> {
-    let Some(node) = index.nodes.get(name) else {
+    if !index.nodes.contains_key(name) {
         return Ok(Vec::new());
-    };
-    let facts = facts(index, &node.chassis, mac, ips).ok_or_else(|| {
+    }
+    let place = place(index, name)?;
+    let facts = facts(index, &place, mac, ips).ok_or_else(|| {
         let sentence = format!(
             "Node {name}: no port for it, for there is no usable Subnet {JOIN_SUBNET} with its addresses; restart cni-controller to have it made again"
         );
@@ -38,10 +46,14 @@ pub fn desired(
         .set("addresses", [addresses.join(" ")])
         // Answers from the outside come in here with foreign source addresses: only the MAC is fixed.
         .set("port_security", [mac.to_string()])
-        .keys("options", [("requested-chassis", node.chassis.as_str())])
-        .keys("external_ids", facts.encode())
+        .keys("options", [("requested-chassis", place.chassis.as_str())])
+        .set("external_ids", Datum::from(facts.encode()))
         .parent(RowId::new("Logical_Switch", JOIN_SUBNET), "ports");
 
+    // The packets of a host's pods are routed where its DPU's are, and leave with them.
+    if place.host.is_some() {
+        return Ok(vec![port]);
+    }
     let pods = pod_cidrs(index);
     let way_out = |ip: &IpAddr| {
         let family = if ip.is_ipv4() { 4 } else { 6 };
@@ -66,7 +78,7 @@ pub fn desired(
 }
 
 /// What the node's daemon must know. None if the join subnet does not have these addresses.
-fn facts(index: &Index, chassis: &str, mac: Mac, ips: &[IpAddr]) -> Option<PortFacts> {
+fn facts(index: &Index, place: &Place, mac: Mac, ips: &[IpAddr]) -> Option<PortFacts> {
     let join = index.subnets.get(JOIN_SUBNET)?;
     let layout = join.layout.as_ref().ok()?;
     let with_prefix = |ip: &IpAddr| IpNet::new(*ip, layout.cidr_of(*ip)?.prefix_len()).ok();
@@ -76,7 +88,8 @@ fn facts(index: &Index, chassis: &str, mac: Mac, ips: &[IpAddr]) -> Option<PortF
     }
     let has_family = |gateway: &&IpAddr| ips.iter().any(|ip| ip.contains(*gateway));
     Some(PortFacts {
-        chassis: [chassis.to_owned()].into(),
+        chassis: [place.chassis.clone()].into(),
+        host: place.host.clone(),
         role: Role::Node(NodeFacts {
             pod_cidrs: pod_cidrs(index),
             service_cidrs: index.settings.service_cidrs.clone(),

@@ -1,6 +1,6 @@
 //! A pod's rows: one logical switch port for each interface.
 
-use crate::index::{Index, NadEntry, PodEntry};
+use crate::index::{Index, NadEntry, Place, PodEntry, unpaired};
 use crate::ipam::{Port, Wish, with_prefix};
 use crate::rows::{DesiredRow, Problem, RowId};
 use api::names::{self, PRIMARY_IFNAME};
@@ -32,6 +32,11 @@ pub struct Interfaces {
 /// The interfaces that the pod `ns`/… asks for.
 pub fn interfaces(index: &Index, ns: &str, pod: &PodEntry) -> Interfaces {
     let mut all = Interfaces::default();
+    if index.place(&pod.node).is_none() {
+        let problem = Problem::new("NoDpu", unpaired(&pod.node));
+        all.refused.push((None, problem));
+        return all;
+    }
     match primary(index, ns, pod) {
         Ok(interface) => all.wanted.push(interface),
         Err(problem) => all.refused.push((Some(PRIMARY_IFNAME.to_owned()), problem)),
@@ -165,9 +170,12 @@ pub fn port_name(ns: &str, name: &str, pod: &PodEntry, interface: &Interface) ->
 /// The row of a port that has its addresses.
 pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> DesiredRow {
     let keep = DesiredRow::new("Logical_Switch_Port", &*port.lsp);
-    // Without its subnet nothing can be said of the row; as long as the pod runs it stays.
+    // Without its subnet, or its place, nothing can be said of the row; as long as the pod runs it stays.
     let subnet = index.subnets.get(&*port.subnet);
     let Some((subnet, Ok(layout))) = subnet.map(|s| (s, s.layout.as_ref())) else {
+        return keep;
+    };
+    let Some(Place { chassis, host }) = index.place(&pod.node) else {
         return keep;
     };
     let assigned = &port.assigned;
@@ -176,11 +184,10 @@ pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> 
         .iter()
         .filter_map(|ip| with_prefix(layout, *ip))
         .collect();
-    let known = index.nodes.get(&*pod.node).map(|node| node.chassis.clone());
-    let chassis = known.unwrap_or_else(|| names::chassis(&pod.node));
     let primary = &*port.ifname == PRIMARY_IFNAME;
     let facts = PortFacts {
         chassis: [chassis.clone()].into(),
+        host,
         role: Role::Pod(PodPort {
             namespace: ns.to_owned(),
             name: name.to_owned(),

@@ -8,7 +8,7 @@ mod lean;
 
 use crate::index::{Index, Indexed, ObjectKey};
 use crate::shared::Shared;
-use api::{NetworkAttachmentDefinition, Subnet, Vpc};
+use api::{Dpu, NetworkAttachmentDefinition, Subnet, Vpc};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// The kinds that have to be listed before anything is planned.
-pub const KINDS: [&str; 7] = [
+pub const KINDS: [&str; 8] = [
     "Vpcs",
     "Subnets",
     "Nodes",
@@ -33,6 +33,7 @@ pub const KINDS: [&str; 7] = [
     "Services",
     "EndpointSlices",
     "Pods",
+    "Dpus",
 ];
 
 /// A watch is asked for again after this many seconds. The API server says a word at the latest
@@ -50,7 +51,7 @@ const PODS: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed
 pub fn start(client: &Client, shared: &Arc<Shared>, period: u32) -> JoinSet<()> {
     let all = || watcher::Config::default().timeout(period);
     let mut set = JoinSet::new();
-    let [vpcs, subnets, nodes, nads, services, slices, pods] = KINDS;
+    let [vpcs, subnets, nodes, nads, services, slices, pods, dpus] = KINDS;
     set.spawn(follow(guarded::<Vpc>(client), all(), vpcs, shared.clone()));
     set.spawn(follow(
         guarded::<Subnet>(client),
@@ -77,6 +78,7 @@ pub fn start(client: &Client, shared: &Arc<Shared>, period: u32) -> JoinSet<()> 
         slices,
         shared.clone(),
     ));
+    set.spawn(follow(guarded::<Dpu>(client), all(), dpus, shared.clone()));
     let some = all().fields(PODS);
     let lean = Source {
         api: Api::all(client.clone()),

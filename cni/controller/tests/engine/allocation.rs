@@ -80,7 +80,7 @@ async fn a_full_subnet_is_said_and_an_address_that_comes_free_is_given() {
     view.until("one has a port", has("one")).await;
     controller.pod("two", "uid-2");
     let notice = controller.notice().await;
-    assert_eq!(notice.unit.to_string(), "pod/ns/two");
+    assert_eq!(notice.about.to_string(), "pod/ns/two");
     assert_eq!(
         (notice.problem.reason, &*notice.uid),
         ("NoAddressLeft", "uid-2")
@@ -150,7 +150,7 @@ async fn one_unit_that_the_database_refuses_does_not_stop_the_others() {
     })
     .await;
     let notice = controller.notice().await;
-    assert_eq!(notice.unit.to_string(), "pod/ns/p7");
+    assert_eq!(notice.about.to_string(), "pod/ns/p7");
     assert_eq!(notice.problem.reason, "DatabaseRefused");
     controller.stop().await;
 }

@@ -51,7 +51,7 @@ async fn emptied_while_nobody_looked_it_gives_out_nothing_until_it_is_rebuilt() 
     refusing.lead();
     let notice = loop {
         let notice = refusing.notice().await;
-        if notice.unit.to_string() == "pod/ns/new" {
+        if notice.about.to_string() == "pod/ns/new" {
             break notice;
         }
     };
@@ -89,7 +89,7 @@ async fn emptied_while_nobody_looked_it_gives_out_nothing_until_it_is_rebuilt() 
     let new = view.addressed("new").await;
     assert_eq!(view.addressed("one").await, "10.244.0.2");
     let notice = rebuilding.notice().await;
-    let winner = match notice.unit.to_string().as_str() {
+    let winner = match notice.about.to_string().as_str() {
         "pod/ns/twice" => "two",
         _ => "twice",
     };
@@ -255,7 +255,7 @@ async fn what_the_api_server_does_not_know_the_pods_nodes_do() {
     let notices = [controller.notice().await, controller.notice().await];
     let mut said = BTreeMap::new();
     for notice in notices {
-        said.insert(notice.unit.to_string(), notice.problem.sentence);
+        said.insert(notice.about.to_string(), notice.problem.sentence);
     }
     for (unit, address) in [
         ("pod/ns/liar", "10.200.0.5"),
@@ -284,7 +284,7 @@ async fn a_node_that_has_published_nothing_is_waited_for_a_while_and_then_said()
     let notices = [controller.notice().await, controller.notice().await];
     let said: BTreeSet<String> = notices
         .iter()
-        .map(|notice| format!("{} {}", notice.unit, notice.problem.reason))
+        .map(|notice| format!("{} {}", notice.about, notice.problem.reason))
         .collect();
     let expected = [
         "node/n1 InterfacesNotPublished",

@@ -24,6 +24,9 @@ pub(crate) const USUAL: u32 = watches::PERIOD;
 /// Ends with the value.
 pub(crate) struct Controller {
     pub(crate) board: Arc<Board>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reports: Reports,
+    pub(crate) metrics: Metrics,
     pub(crate) notices: Option<mpsc::Receiver<Notice>>,
     pub(crate) turn: watch::Sender<Turn>,
     pub(crate) view: View,
@@ -41,13 +44,14 @@ impl Controller {
         let shared = Arc::new(Shared::new(Index::new(settings), kinds));
         let (reports, notices) = Reports::new();
         let board = reports.board.clone();
+        let metrics = Metrics::new(&mut Registry::default());
         let engine = Engine::new(Parts {
             shared: shared.clone(),
             nb: server.client("OVN_Northbound"),
             chassis: None,
             identity: "test".to_owned(),
-            reports,
-            metrics: Metrics::new(&mut Registry::default()),
+            reports: reports.clone(),
+            metrics: metrics.clone(),
             readiness: Readiness::default(),
         });
         let (turn, confirmed) = watch::channel(Some(Instant::now()));
@@ -56,6 +60,9 @@ impl Controller {
         let watching = watches::start(client, &shared, period);
         Self {
             board,
+            shared,
+            reports,
+            metrics,
             notices: Some(notices),
             turn,
             view,

@@ -8,7 +8,9 @@ mod changeover;
 mod controller;
 mod elections;
 mod notices;
+mod pairs;
 mod proxy;
+mod rights;
 #[path = "../engine/server.rs"]
 #[allow(dead_code, reason = "the engine's tests use all of it")]
 mod server;

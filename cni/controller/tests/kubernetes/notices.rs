@@ -4,7 +4,7 @@ use crate::controller::{Controller, USUAL};
 use crate::site::{DEADLINE, Space, client, create, fresh, site};
 use api::Subnet;
 use cni_controller::notices;
-use cni_controller::report::Notice;
+use cni_controller::report::{Notice, Subject};
 use cni_controller::rows::{Problem, Unit};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
@@ -53,7 +53,7 @@ async fn every_sentence_is_said_once_and_counted() {
     let pod = space.pod("one").await;
     let uid = pod.metadata.uid.unwrap();
     let notice = |sentence: &str| Notice {
-        unit: Unit::pod(&space.name, "one"),
+        about: Unit::pod(&space.name, "one").into(),
         uid: uid.clone(),
         problem: Problem::new("NoSuchNetwork", sentence),
     };
@@ -105,20 +105,29 @@ async fn the_api_server_takes_events_of_every_kind_and_length() {
     let long = fresh(&"p".repeat(240));
     let subnet = fresh("subnet");
     let units = [
-        (Unit::Vpc(subnet.clone()), subnet.as_str(), "default"),
-        (Unit::Subnet(subnet.clone()), &subnet, "default"),
-        (Unit::Node(subnet.clone()), &subnet, "default"),
-        (Unit::service(&space.name, "s"), "s", &space.name),
-        (Unit::pod(&space.name, &long), &long, &space.name),
+        (
+            Subject::from(Unit::Vpc(subnet.clone())),
+            subnet.as_str(),
+            "default",
+        ),
+        (Unit::Subnet(subnet.clone()).into(), &subnet, "default"),
+        (Unit::Node(subnet.clone()).into(), &subnet, "default"),
+        (Unit::service(&space.name, "s").into(), "s", &space.name),
+        (Unit::pod(&space.name, &long).into(), &long, &space.name),
+        (Subject::Dpu(subnet.clone()), &subnet, "default"),
     ];
     let publisher = publisher(client(&url, "controller"), "first");
     let sentence = "ü".repeat(2000);
-    for (unit, ..) in units.clone() {
+    for (about, ..) in units.clone() {
         let problem = Problem::new("InvalidRequest", sentence.as_str());
         let uid = String::new();
         publisher
             .0
-            .send(Notice { unit, uid, problem })
+            .send(Notice {
+                about,
+                uid,
+                problem,
+            })
             .await
             .unwrap();
     }

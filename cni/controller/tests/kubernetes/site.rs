@@ -59,15 +59,23 @@ impl Site {
         let server = ApiServer::start();
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let file = |path: &str| checkout.join(path).display().to_string();
-        let base: [String; 3] = ["namespace", "node-rbac", "controller-rbac"]
-            .map(|name| file(&format!("manifests/base/{name}.yaml")));
+        let base = [
+            "namespace",
+            "node-rbac",
+            "node-host-rbac",
+            "node-dpu-rbac",
+            "controller-rbac",
+        ]
+        .map(|name| file(&format!("manifests/base/{name}.yaml")));
         let nads = file("e2e/manifests/network-attachment-definitions.yaml");
         let crds = file("manifests/crds");
         let apply = |arguments: &[&str]| {
             let all = [&["apply", "--server-side"], arguments].concat();
             server.kubectl("admin", &all, "").unwrap()
         };
-        apply(&["-n", SYSTEM, "-f", &base[0], "-f", &base[1], "-f", &base[2]]);
+        for base in &base {
+            apply(&["-n", SYSTEM, "-f", base]);
+        }
         apply(&["-f", &nads]);
         apply(&["-k", &crds]);
         let served = [

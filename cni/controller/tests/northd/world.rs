@@ -69,8 +69,8 @@ impl World {
         for (name, addresses) in NODES {
             let entry = NodeEntry {
                 uid: name.into(),
-                chassis: name.into(),
                 addresses: ips(addresses),
+                ..NodeEntry::default()
             };
             index.nodes.insert(name.into(), entry);
         }

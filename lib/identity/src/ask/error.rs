@@ -68,6 +68,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Which pair the node is in is not known.
+    #[error("the API server does not list the Dpus: may this service account do that?")]
+    Dpus(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What came back is not a certificate for our key and name.
     #[error(
         "the certificate issued for request {name} cannot be used: {problem}; see the signer's log ({controller})"

@@ -10,6 +10,8 @@
 //! that lets a stolen node token delete everybody's.
 
 mod error;
+mod network;
+pub mod pairing;
 mod request;
 mod store;
 mod validity;
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use self::error::Error;
+pub use self::network::{Kind, Network};
 use self::request::Request;
 use self::store::{Identity, Store};
 use self::validity::{Holder, Verdict};
@@ -67,16 +70,19 @@ pub struct Args {
 /// With `--once`, the last [`Error`] when no certificate was there in time, or at once when the request was denied. With `--keep`
 /// only what cannot heal by waiting: a missing Kubernetes configuration.
 pub async fn run(profile: Profile, args: Args, stop: CancellationToken) -> anyhow::Result<()> {
-    let config = kube::Config::infer().await.map_err(|error| {
-        anyhow::anyhow!(
-            "no Kubernetes API to ask for a certificate ({error}): run this in a pod with a service account token, or set KUBECONFIG"
-        )
-    })?;
-    let client = kube::Client::try_from(config)?;
+    let client = kube::Client::try_from(kubernetes().await?)?;
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         outcome = obtain(&profile, &args, client) => outcome.map_err(anyhow::Error::from),
     }
+}
+
+async fn kubernetes() -> anyhow::Result<kube::Config> {
+    kube::Config::infer().await.map_err(|error| {
+        anyhow::anyhow!(
+            "no Kubernetes API to ask for a certificate ({error}): run this in a pod with a service account token, or set KUBECONFIG"
+        )
+    })
 }
 
 /// [`run`] with a connection to the API server that is there.
@@ -94,7 +100,7 @@ pub async fn obtain(profile: &Profile, args: &Args, client: kube::Client) -> Res
         keep,
     } = args;
     let common_name = profile.common_name(node);
-    let store = Store::open(directory, profile.server)?;
+    let store = Store::open(directory, profile.for_qemu)?;
     let deadline = Instant::now() + Duration::from_secs(*timeout_seconds);
     let mut backoff = Duration::from_secs(1);
     loop {

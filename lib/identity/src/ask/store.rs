@@ -14,7 +14,7 @@ use super::Error;
 const DATA: &str = "..data";
 const PENDING: &str = "..pending.key";
 const FILES: [&str; 3] = ["tls.key", "tls.crt", "ca.crt"];
-/// A client and server has them under these names too: QEMU's for a directory of TLS credentials, which csi-node-dpu reads as well.
+/// For QEMU they have these names too: those of a directory of TLS credentials, which csi-node-dpu reads as well.
 const NAMES_OF_QEMU: [(&str, &str); 5] = [
     ("client-key.pem", "tls.key"),
     ("client-cert.pem", "tls.crt"),
@@ -35,12 +35,12 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Store {
     directory: PathBuf,
-    server: bool,
+    for_qemu: bool,
 }
 
 impl Store {
-    /// Makes the directory if need be and closes it to all but root. A `server`'s has QEMU's names too.
-    pub(crate) fn open(directory: &Path, server: bool) -> Result<Self, Error> {
+    /// Makes the directory if need be and closes it to all but root. One `for_qemu` has its names too.
+    pub(crate) fn open(directory: &Path, for_qemu: bool) -> Result<Self, Error> {
         let failed = |source| Error::Files {
             action: "make the identity directory",
             path: directory.to_owned(),
@@ -54,7 +54,7 @@ impl Store {
         fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
         Ok(Self {
             directory: directory.to_owned(),
-            server,
+            for_qemu,
         })
     }
 
@@ -132,7 +132,7 @@ impl Store {
         File::open(&home)?.sync_all()?;
         self.link(DATA, Path::new(&version))?;
         let own = FILES.map(|name| (name, name));
-        let foreign = NAMES_OF_QEMU.iter().copied().filter(|_| self.server);
+        let foreign = NAMES_OF_QEMU.iter().copied().filter(|_| self.for_qemu);
         // Our own last: while one is missing the directory counts as empty, and is written once more.
         for (name, file) in foreign.chain(own) {
             let target = Path::new(DATA).join(file);

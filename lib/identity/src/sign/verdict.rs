@@ -41,10 +41,10 @@ pub(crate) struct Grant {
 /// Why there is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
-    #[error("posted by {found:?}: only {user} may ask for {kind} certificates")]
+    #[error("posted by {found:?}: only {users} may ask for {kind} certificates")]
     Poster {
         found: String,
-        user: &'static str,
+        users: String,
         kind: &'static str,
     },
     #[error(
@@ -102,10 +102,10 @@ impl Denial {
 
 /// The certificate of `profile` that the request may have.
 pub(crate) fn verdict(profile: &Profile, posted: &Posted<'_>) -> Result<Grant, Denial> {
-    if posted.username != profile.user {
+    if !profile.users.contains(&posted.username) {
         return Err(Denial::Poster {
             found: posted.username.to_owned(),
-            user: profile.user,
+            users: profile.users.join(" and "),
             kind: profile.kind,
         });
     }

@@ -1,7 +1,7 @@
 //! Forged requests, one flaw each.
 
 use super::*;
-use crate::{CHASSIS, STORAGE_NODE};
+use crate::{CHANNEL, CHASSIS, STORAGE_NODE};
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
@@ -41,7 +41,7 @@ impl Request {
             profile: *profile,
             params,
             key: KeyPair::generate().unwrap(),
-            username: profile.user.to_owned(),
+            username: profile.users[0].to_owned(),
             extra,
             usages: usages.map(|&usage| usage.to_owned()).collect(),
             pem: None,
@@ -85,6 +85,7 @@ fn dns(name: &str) -> SanType {
 
 #[rstest]
 #[case(CHASSIS)]
+#[case(CHANNEL)]
 #[case(STORAGE_NODE)]
 fn the_request_of_the_nodes_own_pod_is_granted(#[case] profile: Profile) {
     for node in ["n1", "a-node.example.com", &"x".repeat(100)] {
@@ -98,6 +99,7 @@ fn the_request_of_the_nodes_own_pod_is_granted(#[case] profile: Profile) {
 
 #[rstest]
 #[case(CHASSIS)]
+#[case(CHANNEL)]
 #[case(STORAGE_NODE)]
 fn harmless_variants_are_granted(#[case] profile: Profile) {
     let mut request = Request::of(&profile, "n1");
@@ -117,7 +119,7 @@ type Flaw = (&'static str, fn(&mut Request));
 /// What nobody may ask for.
 const FLAWS: &[Flaw] = &[
     ("WrongPoster", |r| {
-        r.username = r.profile.user.replace("outboard-system", "default");
+        r.username = r.profile.users[0].replace("outboard-system", "default");
     }),
     ("WrongPoster", |r| r.username = "system:node:n1".into()),
     ("WrongPoster", |r| r.username = String::new()),
@@ -128,7 +130,7 @@ const FLAWS: &[Flaw] = &[
         } else {
             STORAGE_NODE
         };
-        r.username = other.user.into();
+        r.username = other.users[0].into();
     }),
     ("TokenNotBound", |r| {
         r.extra.remove(names::EXTRA_NODE_NAME);
@@ -270,7 +272,7 @@ const CHASSIS_FLAWS: &[Flaw] = &[
 ];
 
 /// A server's names are its own alone.
-const STORAGE_FLAWS: &[Flaw] = &[
+const SERVER_FLAWS: &[Flaw] = &[
     ("WrongNames", |r| r.params.subject_alt_names.clear()),
     ("WrongNames", |r| {
         r.params.subject_alt_names = vec![dns("n2")];
@@ -331,9 +333,11 @@ const STORAGE_FLAWS: &[Flaw] = &[
 
 #[rstest]
 #[case(CHASSIS, FLAWS)]
+#[case(CHANNEL, FLAWS)]
 #[case(STORAGE_NODE, FLAWS)]
 #[case(CHASSIS, CHASSIS_FLAWS)]
-#[case(STORAGE_NODE, STORAGE_FLAWS)]
+#[case(CHANNEL, SERVER_FLAWS)]
+#[case(STORAGE_NODE, SERVER_FLAWS)]
 fn forged_requests_are_denied_with_a_reason(#[case] profile: Profile, #[case] flaws: &[Flaw]) {
     for (index, (reason, spoil)) in flaws.iter().enumerate() {
         let mut request = Request::of(&profile, "n1");
@@ -352,8 +356,36 @@ fn the_request_for_one_kind_gets_none_of_the_other() {
         request.profile = given;
         assert_eq!(request.verdict().unwrap_err().reason(), "WrongPoster");
         // Nor were the poster right.
-        request.username = given.user.to_owned();
+        request.username = given.users[0].to_owned();
         assert_eq!(request.verdict().unwrap_err().reason(), "WrongUsages");
+    }
+}
+
+#[test]
+fn a_host_is_no_chassis_and_a_chassis_no_host_and_a_dpu_is_both() {
+    for (user, chassis, channel) in [
+        (names::NODE_USER, true, false),
+        (names::NODE_HOST_USER, false, true),
+        (names::NODE_DPU_USER, true, true),
+        (api::storage::NODE_USER, false, false),
+    ] {
+        for (profile, granted) in [(CHASSIS, chassis), (CHANNEL, channel)] {
+            let mut request = Request::of(&profile, "n1");
+            request.username = user.to_owned();
+            let reason = request.verdict().map_err(|denial| denial.reason()).err();
+            let expected = (!granted).then_some("WrongPoster");
+            assert_eq!(reason, expected, "{user}: {}", profile.kind);
+        }
+    }
+    // A DPU that asks for the one does not get the other's organization.
+    for (profile, other) in [(CHASSIS, CHANNEL), (CHANNEL, CHASSIS)] {
+        let mut request = Request::of(&profile, "n1");
+        request.username = names::NODE_DPU_USER.to_owned();
+        request
+            .params
+            .distinguished_name
+            .push(DnType::OrganizationName, other.organization);
+        assert_eq!(request.verdict().unwrap_err().reason(), "WrongSubject");
     }
 }
 
@@ -370,7 +402,7 @@ fn denials_say_what_to_do() {
     request.username = "eve".into();
     assert_eq!(
         request.verdict().unwrap_err().to_string(),
-        "posted by \"eve\": only system:serviceaccount:outboard-system:cni-node may ask for chassis certificates"
+        "posted by \"eve\": only system:serviceaccount:outboard-system:cni-node and system:serviceaccount:outboard-system:cni-node-dpu may ask for chassis certificates"
     );
     request = Request::of(&CHASSIS, "n1");
     request.usages.clear();

@@ -1,0 +1,189 @@
+//! The file that says which pair this node is in: kept by a watch on all Dpus.
+//!
+//! It changes when the API server has said so and at no other time: while that is away the file stays as it is, after a restart
+//! too. Whoever reads it sees a whole file or none.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use api::Dpu;
+use api::pairing::{PAIRING_FILE, Pairing};
+use futures::StreamExt as _;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, ResourceExt as _};
+use tracing::{error, info, warn};
+
+use super::Error;
+
+/// The watch is asked for again after this many seconds.
+pub const WATCH_SECONDS: u32 = 45;
+/// A file that could not be written is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A Dpu, or why it cannot be read.
+type Guarded = DeserializeGuard<Dpu>;
+
+/// What is known of the Dpus, by name. One that can no longer be read counts as it was.
+#[derive(Default)]
+struct Known {
+    all: BTreeMap<String, Dpu>,
+    /// What a new list has so far.
+    listing: BTreeMap<String, Dpu>,
+    /// There has been a whole list.
+    complete: bool,
+}
+
+impl Known {
+    fn take(&mut self, event: Event<Guarded>) {
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(object) => {
+                if let Some((name, dpu)) = self.read(object) {
+                    self.listing.insert(name, dpu);
+                }
+            }
+            Event::InitDone => {
+                self.all = std::mem::take(&mut self.listing);
+                self.complete = true;
+            }
+            Event::Apply(object) => {
+                if let Some((name, dpu)) = self.read(object) {
+                    self.all.insert(name, dpu);
+                }
+            }
+            Event::Delete(object) => {
+                self.all.remove(&object.name_any());
+            }
+        }
+    }
+
+    fn read(&self, object: Guarded) -> Option<(String, Dpu)> {
+        let name = object.name_any();
+        match object.0 {
+            Ok(dpu) => Some((name, dpu)),
+            Err(error) => {
+                warn!(
+                    dpu = name,
+                    "the object is not as it should be, and changes nothing: {error}"
+                );
+                let known = self.all.get(&name)?.clone();
+                Some((name, known))
+            }
+        }
+    }
+}
+
+/// Keeps the file in `directory` right for `node`, for ever.
+pub async fn follow(client: Client, node: &str, directory: &Path) {
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let events = watcher::watcher(Api::<Guarded>::all(client), config).default_backoff();
+    let mut events = std::pin::pin!(events);
+    let mut known = Known::default();
+    let mut failing = false;
+    let mut unwritten = false;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(RETRY), if unwritten => None,
+        };
+        match event {
+            Some(Ok(event)) => {
+                if std::mem::take(&mut failing) {
+                    info!("the API server answers again");
+                }
+                known.take(event);
+            }
+            Some(Err(error)) if !std::mem::replace(&mut failing, true) => {
+                let cause = crate::chain(&error);
+                warn!("Dpus cannot be watched, the pairing stays as it is: {cause}");
+            }
+            Some(Err(_)) | None => {}
+        }
+        if known.complete {
+            let kept = keep(node, known.all.values(), directory);
+            unwritten = kept.is_err();
+            if let Err(error) = kept {
+                error!(retry_in_s = RETRY.as_secs(), "{}", crate::chain(&error));
+            }
+        }
+    }
+}
+
+/// Makes the file in `directory` right for `node`, once.
+///
+/// # Errors
+/// The API server does not list the Dpus, or the file cannot be written.
+pub async fn once(client: Client, node: &str, directory: &Path) -> Result<(), Error> {
+    let (api, all) = (Api::<Guarded>::all(client), ListParams::default());
+    let listed = api.list(&all).await;
+    let listed = listed.map_err(|source| Error::Dpus(Box::new(source)))?;
+    let dpus: Vec<Dpu> = listed
+        .items
+        .into_iter()
+        .filter_map(|one| one.0.ok())
+        .collect();
+    keep(node, &dpus, directory)
+}
+
+fn keep<'a>(
+    node: &str,
+    dpus: impl IntoIterator<Item = &'a Dpu>,
+    directory: &Path,
+) -> Result<(), Error> {
+    let wanted = Pairing::of(node, dpus);
+    let path = directory.join(PAIRING_FILE);
+    let failed = |action| {
+        let path = path.clone();
+        move |source| Error::Files {
+            action,
+            path,
+            source,
+        }
+    };
+    let present = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(failed("read")(source)),
+    };
+    let text = wanted.as_ref().map(Pairing::to_string);
+    if present == text {
+        return Ok(());
+    }
+    match (&wanted, &text) {
+        (Some(Pairing { dpu, host, uid, .. }), Some(text)) => {
+            replace(directory, text).map_err(failed("write"))?;
+            info!(dpu, host, uid, path = %path.display(), "this node is in a pair");
+        }
+        _ => {
+            fs::remove_file(&path).map_err(failed("remove"))?;
+            info!(node, path = %path.display(), "no Dpu names this node any more");
+        }
+    }
+    Ok(())
+}
+
+/// By rename: nobody sees half of it.
+fn replace(directory: &Path, text: &str) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let fresh = directory.join("..pairing");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, directory.join(PAIRING_FILE))?;
+    File::open(directory)?.sync_all()
+}
