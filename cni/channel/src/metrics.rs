@@ -33,7 +33,11 @@ struct Side {
 }
 
 impl Side {
-    fn register(registry: &mut Registry, names: [(&'static str, &'static str); 3], age: Age) -> Self {
+    fn register(
+        registry: &mut Registry,
+        names: [(&'static str, &'static str); 3],
+        age: Age,
+    ) -> Self {
         // 1 ms to 65 s.
         let buckets = || Histogram::new(exponential_buckets(0.001, 2.0, 17));
         let side = Self {
@@ -125,10 +129,7 @@ impl DpuMetrics {
                 "outboard_dpu_call_duration_seconds",
                 "Time of the host's calls, by verb and outcome (ok, or a reason)",
             ),
-            (
-                "outboard_dpu_sessions",
-                "Sessions that hosts have begun",
-            ),
+            ("outboard_dpu_sessions", "Sessions that hosts have begun"),
             ("outboard_dpu_host_up", "1 while the host is in a session"),
         ];
         let age = Age {

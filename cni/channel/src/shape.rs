@@ -193,7 +193,9 @@ pub fn hello(hello: &Hello) -> Result<(), Failure> {
     let given = hello.epoch.as_ref();
     let given = given.ok_or_else(|| malformed("Hello without an epoch"))?;
     let text = epoch::text(given);
-    if given.boot_id.is_empty() || text.len() > 2 * WORD || !text.bytes().all(|c| c.is_ascii_graphic())
+    if given.boot_id.is_empty()
+        || text.len() > 2 * WORD
+        || !text.bytes().all(|c| c.is_ascii_graphic())
     {
         return Err(malformed(format!(
             "Hello whose boot id is {:?}",
@@ -220,7 +222,7 @@ pub fn wiring(wiring: &Wiring) -> Result<(), Failure> {
         return Err(bad("the logical port", &wiring.logical_port));
     }
     let octets: Vec<_> = wiring.mac.split(':').collect();
-    let octet = |text: &&str| text.len() == 2 && u8::from_str_radix(text, 16).is_ok();
+    let octet = |text: &&str| text.len() == 2 && text.bytes().all(|c| c.is_ascii_hexdigit());
     if octets.len() != 6 || !octets.iter().all(octet) {
         return Err(bad("the MAC address", &wiring.mac));
     }
@@ -228,13 +230,12 @@ pub fn wiring(wiring: &Wiring) -> Result<(), Failure> {
     if !(68..=65535).contains(&wiring.mtu) {
         return Err(bad("the MTU", &wiring.mtu.to_string()));
     }
-    let lists = [
-        wiring.ips.len(),
-        wiring.gateways.len(),
-        wiring.routes.len(),
-    ];
+    let lists = [wiring.ips.len(), wiring.gateways.len(), wiring.routes.len()];
     if lists.iter().any(|&length| length > LIST) {
-        return Err(bad("a list of", &lists.iter().max().map_or(0, |l| *l).to_string()));
+        return Err(bad(
+            "a list of",
+            &lists.iter().max().map_or(0, |l| *l).to_string(),
+        ));
     }
     for ip in &wiring.ips {
         prefix(ip).ok_or_else(|| bad("the address", ip))?;

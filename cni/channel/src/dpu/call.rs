@@ -19,9 +19,7 @@ use crate::Failure;
 use crate::code::TRY_AGAIN_LATER;
 use crate::proto::attach_progress::Progress;
 use crate::proto::attachment::Subject;
-use crate::proto::{
-    AttachProgress, Attachment, AttachmentKey, Installed, Reason, Wiring,
-};
+use crate::proto::{AttachProgress, Attachment, AttachmentKey, Installed, Reason, Wiring};
 
 /// Who has work to do by the deadline says so itself; this is for those that do not.
 const GRACE: Duration = Duration::from_millis(50);
@@ -162,13 +160,9 @@ impl Attach {
         let mut late_told = false;
         let attempt = self.attachment.attempt;
         let host = &current.host;
-        let work = desk.ports.attach(
-            host,
-            self.attachment,
-            wiring_to,
-            deadline,
-            given_up.clone(),
-        );
+        let work = desk
+            .ports
+            .attach(host, self.attachment, wiring_to, deadline, given_up.clone());
         let mut work = pin!(work);
         let result = loop {
             tokio::select! {
@@ -196,13 +190,18 @@ impl Attach {
             let until = Instant::now() + UNDO;
             let undone = desk.ports.detach(host, self.key, attempt, until).await;
             if let Err(failure) = undone {
-                tracing::warn!("what was attached for nobody is still there, until the next full set: {failure}");
+                tracing::warn!(
+                    "what was attached for nobody is still there, until the next full set: {failure}"
+                );
             }
             desk.metrics.call("attach", "given_up", began.elapsed());
             return;
         }
         if late_told || given_up.is_cancelled() {
             desk.metrics.call("attach", "given_up", began.elapsed());
+            if current.ended.is_cancelled() {
+                let _ = to.try_send(Err(current.gone().into()));
+            }
             return;
         }
         note(&desk, &current, "attach", result.as_ref().err(), began);
@@ -234,7 +233,12 @@ fn note(
     let outcome = failure.map_or("ok", Failure::reason_name);
     desk.metrics.call(verb, outcome, began.elapsed());
     let Some(failure) = failure else { return };
-    tracing::info!(verb, code = failure.code, reason = outcome, "failed: {failure}");
+    tracing::info!(
+        verb,
+        code = failure.code,
+        reason = outcome,
+        "failed: {failure}"
+    );
     let refused = matches!(
         failure.reason,
         Reason::OldAttempt | Reason::NoFunction | Reason::FunctionTaken | Reason::NoPort

@@ -63,6 +63,12 @@ impl Current {
         }
     }
 
+    /// For who still waits for something of it.
+    pub(crate) fn gone(&self) -> Failure {
+        let remedy = "the host's cni-node begins a session and asks again";
+        Failure::new(Reason::NoSession, TRY_AGAIN_LATER, self.why(), remedy)
+    }
+
     pub(crate) fn why(&self) -> String {
         self.why
             .lock()
@@ -221,7 +227,8 @@ impl Desk {
             let cause = format!(
                 "the session of this call of host {host} has ended, or never was on this connection"
             );
-            self.refusals.refuse("no_session", name(peer), cause.clone());
+            self.refusals
+                .refuse("no_session", name(peer), cause.clone());
             let remedy = "the host's cni-node begins a session and asks again";
             Failure::new(Reason::NoSession, TRY_AGAIN_LATER, cause, remedy).into()
         })

@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use refusal::Refusal;
 pub use serve::serve;
+#[cfg(test)]
+pub(crate) use serve::speaking;
 
 use crate::Failure;
 use crate::metrics::DpuMetrics;

@@ -132,12 +132,7 @@ impl Lobby {
 }
 
 /// Sees to it that a connection ends.
-async fn escort(
-    desk: Arc<Desk>,
-    peer: Peer,
-    _room: OwnedSemaphorePermit,
-    stop: CancellationToken,
-) {
+async fn escort(desk: Arc<Desk>, peer: Peer, _room: OwnedSemaphorePermit, stop: CancellationToken) {
     tokio::select! {
         () = peer.gone() => return,
         () = tokio::time::sleep(LOITERING) => {}

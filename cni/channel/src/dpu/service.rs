@@ -41,8 +41,8 @@ impl Channel for Service {
         desk.host(&peer)?;
         let mut from = request.into_inner();
         let hello = tokio::time::timeout(DEAD, self.hello(&peer, &mut from)).await;
-        let hello = hello
-            .map_err(|_| Status::deadline_exceeded(format!("no Hello within {DEAD:?}")))??;
+        let hello =
+            hello.map_err(|_| Status::deadline_exceeded(format!("no Hello within {DEAD:?}")))??;
         let Some(version) = desk.dialect.common(hello.version) else {
             return Err(self.no_common_version(&peer, hello.version));
         };
@@ -111,11 +111,7 @@ impl Channel for Service {
 
 impl Service {
     /// The first message.
-    async fn hello(
-        &self,
-        peer: &Peer,
-        from: &mut Streaming<HostMessage>,
-    ) -> Result<Hello, Status> {
+    async fn hello(&self, peer: &Peer, from: &mut Streaming<HostMessage>) -> Result<Hello, Status> {
         let first = from.message().await?.and_then(|first| first.message);
         let Some(FromHost::Hello(hello)) = first else {
             return Err(Status::invalid_argument("the first message is not Hello"));

@@ -9,19 +9,17 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::desk::{Current, Desk, name};
-use crate::code::TRY_AGAIN_LATER;
 use crate::heartbeat::{DEAD, beats, bounded, heartbeat};
 use crate::proto::dpu_message::Message as FromDpu;
 use crate::proto::host_message::Message as FromHost;
 use crate::proto::synced_attachment::Outcome;
 use crate::proto::{
-    Attachment, DpuMessage, FullSet, Hello, HostMessage, Reason, Synced, SyncedAttachment, Trouble,
-    Welcome,
+    Attachment, DpuMessage, FullSet, Hello, HostMessage, Synced, SyncedAttachment, Trouble, Welcome,
 };
-use crate::{Failure, epoch, shape};
+use crate::{epoch, shape};
 
 /// A host that does not read is as good as dead: no more than this is kept for it.
 const QUEUE: usize = 16;
@@ -29,6 +27,8 @@ const QUEUE: usize = 16;
 const ROOM: usize = 4;
 /// The last word gets out by then.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// To a host that is dead, but perhaps hears.
+const LAST_TRY: Duration = Duration::from_millis(100);
 /// Calls of the former session, which were told to give up, may take so long before the new set is begun without them.
 const FORMER: Duration = Duration::from_secs(10);
 
@@ -45,8 +45,8 @@ struct Session {
 /// How it ends.
 struct End {
     why: String,
-    /// The host may not hear anything any more.
-    dead: bool,
+    /// The last word gets out by then.
+    farewell: Duration,
 }
 
 /// Welcomes the host and keeps the session. The answers are the host's stream; if it is dropped, the session ends.
@@ -116,14 +116,12 @@ impl Session {
             "session ended: {why}"
         );
         desk.over(&current);
-        let remedy = "the host's cni-node begins a session and asks again";
-        let last = Failure::new(Reason::NoSession, TRY_AGAIN_LATER, why, remedy);
-        let said = to.try_send(Err(last.status(Code::FailedPrecondition)));
+        let said = to.try_send(Err(current.gone().into()));
         drop(to);
-        if said.is_ok() && !end.dead {
+        if said.is_ok() {
             tokio::select! {
                 () = current.peer.gone() => {}
-                () = tokio::time::sleep(FAREWELL) => {}
+                () = tokio::time::sleep(end.farewell) => {}
             }
         }
         current.peer.cut();
@@ -149,7 +147,7 @@ impl Session {
                 },
                 () = tokio::time::sleep_until(dead_at) => return End {
                     why: format!("host {host} was not heard for {DEAD:?}"),
-                    dead: true,
+                    farewell: LAST_TRY,
                 },
                 _ = beats.tick() => self.beat(&troubles),
                 Ok(()) = troubles.changed() => self.beat(&troubles),
@@ -160,7 +158,10 @@ impl Session {
                 () = self.current.ended.cancelled() => Err(self.current.why()),
             };
             if let Err(why) = done {
-                return End { why, dead: false };
+                return End {
+                    why,
+                    farewell: FAREWELL,
+                };
             }
         }
     }
@@ -181,7 +182,9 @@ impl Session {
                 Ok(())
             }
             Some(FromHost::FullSet(set)) => self.begin_sync(set),
-            Some(FromHost::Hello(_)) => Err(self.malformed("a second Hello in one session".to_owned())),
+            Some(FromHost::Hello(_)) => {
+                Err(self.malformed("a second Hello in one session".to_owned()))
+            }
             // A message of a newer release, which is not for us.
             None => Ok(()),
         }

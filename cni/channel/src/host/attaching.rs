@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 use tracing::{Instrument, Span};
 
 use super::Link;
@@ -137,8 +137,9 @@ impl Attaching {
                 })) => return Ok(progress),
                 // A message of a newer release, which is not for us.
                 Ok(Some(AttachProgress { progress: None })) => {}
-                Ok(None) => return Err(changed("the DPU ended the call without an answer")),
-                Err(status) => {
+                other => {
+                    let ended = || Status::unavailable("the call ended without an answer");
+                    let status = other.err().unwrap_or_else(ended);
                     let session = Arc::clone(session);
                     let link = &self.link;
                     link.verdict(VERB, &session, &status, self.deadline).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Request, Status};
 use tracing::Instrument;
@@ -138,26 +139,18 @@ impl Link {
         let mut sessions = self.0.session.subscribe();
         let found = async {
             loop {
-                let session = match sessions.wait_for(Option::is_some).await {
-                    Ok(session) => session.clone(),
+                let Some(session) = next(&mut sessions).await else {
                     // The sender lives in `self`.
-                    Err(_) => return std::future::pending().await,
+                    return std::future::pending().await;
                 };
-                let Some(session) = session else { continue };
-                let mut syncing = session.syncing.subscribe();
-                tokio::select! {
-                    biased;
-                    () = session.ended.cancelled() => {
-                        // Its successor comes through the watch, which still shows this one for a moment.
-                        let _ = sessions.changed().await;
-                    }
-                    _ = syncing.wait_for(|syncing| !syncing) => {
-                        let span = tracing::Span::current();
-                        span.record("session", &session.id);
-                        span.record("dpu", &session.dpu);
-                        return session;
-                    }
+                if session.settled().await {
+                    let span = tracing::Span::current();
+                    span.record("session", &session.id);
+                    span.record("dpu", &session.dpu);
+                    return session;
                 }
+                // Its successor comes through the watch, which still shows this one for a moment.
+                let _ = sessions.changed().await;
             }
         };
         let found = tokio::time::timeout_at(deadline, found).await;
@@ -218,8 +211,12 @@ impl Link {
     }
 }
 
-pub(crate) type Client =
-    crate::proto::channel_client::ChannelClient<tonic::transport::Channel>;
+async fn next(sessions: &mut watch::Receiver<Option<Arc<Session>>>) -> Option<Arc<Session>> {
+    let found = sessions.wait_for(Option::is_some).await;
+    found.ok().and_then(|session| session.clone())
+}
+
+pub(crate) type Client = crate::proto::channel_client::ChannelClient<tonic::transport::Channel>;
 
 /// With the header `grpc-timeout`.
 pub(crate) fn timed<T>(message: T, deadline: Instant) -> Request<T> {

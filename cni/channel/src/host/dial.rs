@@ -59,7 +59,8 @@ pub(crate) async fn dial(
 ) -> Result<Opened, String> {
     let at = target.address;
     let connecting = tokio::time::timeout(CONNECT, connect(target, connector)).await;
-    let connection = connecting.map_err(|_| format!("{at} did not answer within {CONNECT:?}"))??;
+    let connection =
+        connecting.map_err(|_| format!("{at} did not answer within {CONNECT:?}"))??;
     let peer = Cut(connection.peer().clone());
     let welcoming = tokio::time::timeout(DEAD, hello(shared, connection)).await;
     let (client, to, from, welcome) = match welcoming {
@@ -136,7 +137,7 @@ async fn hello(shared: &Shared, connection: Connection) -> Result<Welcomed, Stat
 }
 
 /// gRPC over this one connection: none is made in its place, for a session ends with its connection.
-async fn over(connection: Connection) -> Result<Channel, tonic::transport::Error> {
+pub(crate) async fn over(connection: Connection) -> Result<Channel, tonic::transport::Error> {
     let only = Arc::new(Mutex::new(Some(connection)));
     let connector = tower::service_fn(move |_: Uri| {
         let taken = only.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -100,7 +100,11 @@ impl Shared {
             {
                 return false;
             }
-            tracing::warn!(host = self.config.node, dpu = target.dpu, "no session: {why}");
+            tracing::warn!(
+                host = self.config.node,
+                dpu = target.dpu,
+                "no session: {why}"
+            );
             *state = LinkState::Connecting {
                 dpu: target.dpu.clone(),
                 why,

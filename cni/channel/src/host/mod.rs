@@ -17,6 +17,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use attaching::Attaching;
+#[cfg(test)]
+pub(crate) use dial::over;
 use session::Session;
 
 use crate::hello::Dialect;

@@ -36,6 +36,18 @@ pub(crate) struct Session {
     pub(crate) syncing: watch::Sender<bool>,
 }
 
+impl Session {
+    /// Returns once no full set is under way; false if the session has ended.
+    pub(crate) async fn settled(&self) -> bool {
+        let mut syncing = self.syncing.subscribe();
+        tokio::select! {
+            biased;
+            () = self.ended.cancelled() => false,
+            settled = syncing.wait_for(|syncing| !syncing) => settled.is_ok(),
+        }
+    }
+}
+
 /// One attachment of a set.
 type Taken = (AttachmentKey, u64);
 
@@ -182,13 +194,16 @@ impl Live<'_> {
         for one in gone {
             tokio::spawn(detach(Arc::clone(&self.session), one));
         }
-        self.shared.synced.send_replace(Arc::new(synced.attachments));
+        self.shared
+            .synced
+            .send_replace(Arc::new(synced.attachments));
         if !self.was_up {
             self.was_up = true;
             self.shared.config.metrics.up(true);
-            self.up();
+            // Who sees that the link is up finds its session.
             let session = Some(Arc::clone(&self.session));
             self.shared.session.send_replace(session);
+            self.up();
         }
         self.session.syncing.send_replace(false);
     }

@@ -62,7 +62,7 @@ pub(crate) fn attach(bytes: &[u8]) -> Option<AttachRequest> {
 /// Decodes, judges, and judges again what was encoded.
 fn whole<M>(bytes: &[u8], judge: impl Fn(&M) -> bool) -> bool
 where
-    M: Message + Default + PartialEq,
+    M: Message + Default + PartialEq + std::fmt::Debug,
 {
     let Ok(message) = M::decode(bytes) else {
         return false;
