@@ -13,7 +13,7 @@ packages=(
     etcd-server etcd-client containerd runc
     nftables iproute2 iputils-ping ethtool conntrack curl openssl procps util-linux
     busybox-static buildah gcc libc6-dev make ca-certificates
-    fio fuse3 xfsprogs e2fsprogs nbd-client kmod patchelf
+    fio fuse3 xfsprogs e2fsprogs nbd-client kmod patchelf xz-utils
 )
 
 # QEMU 10 from bookworm-backports (qemu-img, qemu-storage-daemon, a machine): bookworm's 7.2 crashes under vhost-user.
@@ -168,6 +168,56 @@ fetch_kernel() {
     say "host VM: $package there"
 }
 
+# netdevsim, cards with a switch but no wires, for that kernel: Debian's kernels are built without it. Built from Debian's own
+# source of that kernel; source and headers are unpacked and never installed.
+build_netdevsim() {
+    local root=$cache/host-kernel/current abi headers version series work
+    abi=$(ls "$root/lib/modules")
+    has_netdevsim "$root" "$abi" && { say "host VM: netdevsim there"; return; }
+    version=$(version_of "linux-headers-$abi")
+    if [[ -z $version ]]; then
+        # Debian keeps one revision of a kernel: a newer one has taken the place of what is here.
+        say "host VM: apt has no headers of $abi any more: taking the kernel that it has"
+        apt-get update -qq >"$cache/apt.log" 2>&1 || die "apt-get update failed: see $cache/apt.log"
+        rm -f "$root"
+        fetch_kernel
+        abi=$(ls "$root/lib/modules")
+        version=$(version_of "linux-headers-$abi")
+        [[ -n $version ]] || die "apt knows no linux-headers-$abi: run 'apt-get update'"
+    fi
+    headers=linux-headers-$abi
+    series=${abi%.*}
+    say "host VM: building netdevsim (log: $cache/netdevsim.log)"
+    rm -rf "$cache"/netdevsim.*.d
+    work=$(mktemp -d "$cache/netdevsim.XXXXXX.d")
+    (
+        cd "$work" &&
+            apt-get download "$headers=$version" "linux-headers-${abi%-*}-common=$version" "linux-kbuild-$series=$version" \
+                "linux-source-$series=$version" &&
+            { dpkg --fsys-tarfile linux-source-*.deb | tar xO "./usr/src/linux-source-$series.tar.xz" | xz -dc |
+                tar x --strip-components=3 "linux-source-$series/drivers/net/netdevsim"; } &&
+            for package in linux-headers-*.deb linux-kbuild-*.deb; do dpkg -x "$package" root || exit; done &&
+            # The one absolute path in the headers.
+            sed -i "s|/usr/src/|$work/root/usr/src/|" "root/usr/src/$headers/Makefile" &&
+            make -C "root/usr/src/$headers" M="$work/netdevsim" CONFIG_NETDEVSIM=m CONFIG_DEBUG_INFO_BTF_MODULES= modules &&
+            strip --strip-debug netdevsim/netdevsim.ko
+    ) >"$cache/netdevsim.log" 2>&1 ||
+        { tail -n 20 "$cache/netdevsim.log" >&2; rm -rf "$work"; die "building netdevsim failed: see $cache/netdevsim.log"; }
+    mkdir -p "$root/lib/modules/$abi/updates"
+    mv "$work/netdevsim/netdevsim.ko" "$root/lib/modules/$abi/updates/"
+    rm -rf "$work"
+    depmod -b "$root" "$abi"
+    say "host VM: netdevsim built"
+}
+
+has_netdevsim() { # ROOT ABI
+    grep -q '/netdevsim.ko:' "$1/lib/modules/$2/modules.dep"
+}
+
+version_of() { # PACKAGE
+    apt-cache show "$1" 2>/dev/null | sed -n 's/^Version: //p' | head -n 1
+}
+
 need_toolchains() {
     PATH=$PATH:/usr/local/go/bin:${HOME:-/root}/.cargo/bin
     command -v go >/dev/null || die "Go is not there: install Go 1.26 or newer into /usr/local/go (go.dev/dl)"
@@ -217,6 +267,7 @@ build_module() {
 
 install_packages
 fetch_kernel
+build_netdevsim
 need_toolchains
 mkdir -p "$bin"
 fetch_storage_daemon

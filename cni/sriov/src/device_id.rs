@@ -86,7 +86,13 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for text in [
-            "", "eth0", "mlx5_core.eth.1", "mlx5_core.sf.", "mlx5_core.sf.1.2", "../x.sf.1", "03:00.2",
+            "",
+            "eth0",
+            "mlx5_core.eth.1",
+            "mlx5_core.sf.",
+            "mlx5_core.sf.1.2",
+            "../x.sf.1",
+            "03:00.2",
         ] {
             let why = text.parse::<DeviceId>().unwrap_err();
             assert!(matches!(why, Error::NotADevice { .. }), "{text}: {why}");

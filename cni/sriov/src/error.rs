@@ -25,13 +25,17 @@ pub enum Error {
         device: String,
     },
     /// There is no such PCI device (any more).
-    #[error("there is no PCI device {0}: the card may have been reset, or has fewer virtual functions now (sriov_numvfs)")]
+    #[error(
+        "there is no PCI device {0}: the card may have been reset, or has fewer virtual functions now (sriov_numvfs)"
+    )]
     NoDevice(PciAddress),
     /// There is no such network link here.
     #[error("there is no network link {0} here: `ip link` shows those there are")]
     NoLink(String),
     /// The link is none of a PCI device.
-    #[error("network link {0} is none of a PCI device: name the card's physical function, by its link or PCI address")]
+    #[error(
+        "network link {0} is none of a PCI device: name the card's physical function, by its link or PCI address"
+    )]
     NoCard(String),
     /// It is no VF.
     #[error("PCI device {0} is no virtual function")]

@@ -193,10 +193,7 @@ mod tests {
     #[case("cpf0vf1")]
     #[case("l1")]
     fn anything_else_is_none(#[case] text: &str) {
-        assert_eq!(
-            text.parse::<PortName>(),
-            Err(NotAPortName(text.to_owned()))
-        );
+        assert_eq!(text.parse::<PortName>(), Err(NotAPortName(text.to_owned())));
     }
 
     fn any_name() -> impl Strategy<Value = PortName> {

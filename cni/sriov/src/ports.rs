@@ -143,9 +143,7 @@ impl Ports {
         let wanted = virtual_function.map_or(Part::Whole, Part::Virtual);
         let ports = self.of_host(scope)?;
         one_card(&ports, physical)?;
-        let is_wanted = |port: &&&Port| {
-            matches!(port.name, PortName::Function { physical: p, of, .. } if p == physical && of == wanted)
-        };
+        let is_wanted = |port: &&&Port| matches!(port.name, PortName::Function { physical: p, of, .. } if p == physical && of == wanted);
         Ok(ports.iter().find(is_wanted).copied())
     }
 

@@ -85,7 +85,10 @@ impl Sysfs {
         }
         if chosen.is_empty() {
             let all = names(&self.pci().join("devices"))?;
-            addresses.extend(all.iter().filter_map(|name| name.parse::<PciAddress>().ok()));
+            addresses.extend(
+                all.iter()
+                    .filter_map(|name| name.parse::<PciAddress>().ok()),
+            );
         }
         addresses.sort_unstable();
         addresses.dedup();

@@ -78,7 +78,12 @@ impl Kernel {
                 "--show-depends",
                 name,
             ];
-            for line in shell::run(&argv)?.lines() {
+            let said = shell::run(&argv).with_context(|| {
+                format!(
+                    "the host VM's kernel has no module {name} (make setup fetches or builds it)"
+                )
+            })?;
+            for line in said.lines() {
                 // "insmod <path> <options>"; "builtin <name>" needs nothing.
                 let mut words = line.split_whitespace();
                 if let (Some("insmod"), Some(path)) = (words.next(), words.next())
@@ -91,8 +96,8 @@ impl Kernel {
         Ok(files)
     }
 
-    /// The initramfs, with `programs` at the paths that they have here, and their libraries.
-    pub(super) fn initramfs(&self, programs: &[PathBuf]) -> Result<Vec<u8>> {
+    /// The initramfs, with `programs` at the paths that they have here, and their libraries, and `further` modules.
+    pub(super) fn initramfs(&self, programs: &[PathBuf], further: &[String]) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         let mut add = |to: &Path, from: &Path| -> Result<()> {
             let contents = fs::read(from)
@@ -102,7 +107,11 @@ impl Kernel {
         };
         add(Path::new(BUSYBOX), Path::new(BUSYBOX))?;
         let mut order = String::new();
-        for module in self.modules(&MODULES)? {
+        let names: Vec<&str> = MODULES
+            .into_iter()
+            .chain(further.iter().map(String::as_str))
+            .collect();
+        for module in self.modules(&names)? {
             let name = module
                 .file_name()
                 .context("a module's path ends in its name")?;

@@ -4,6 +4,7 @@
 //! is plugged into function *n* is at PCI address `0000:<n + 1 in hex>:00.0` in the guest. It has two QMP monitors, as a
 //! monitor serves one client at a time: one for the card, one for the test. Scripts run in the guest through a virtio
 //! port; the guest powers itself off when the test's end of that port is gone, even if the test was killed.
+//! A program of the guest's that busybox has, too, is called by its path (`/bin/ip`): its shell takes its own first.
 //!
 //! What surprises (QEMU 10.0, each pinned by `tests/host_vm.rs`): QEMU's NVMe disk has no identity but its serial number
 //! (Linux ignores its namespace identifiers) and can't grow; a vhost-user-blk one grows, has no serial of its own, and
@@ -49,6 +50,12 @@ pub struct HostVmSpec {
     pub memory: u32,
     /// Programs of this machine that the guest shall have, too, at the same paths.
     pub programs: Vec<PathBuf>,
+    /// Further modules that the kernel shall load, after those for its disks and with what they depend on.
+    pub modules: Vec<String>,
+    /// Further words of the kernel's command line.
+    pub kernel: Vec<String>,
+    /// Arguments of QEMU before all devices: an IOMMU is one.
+    pub first: Vec<String>,
     /// Further arguments of QEMU.
     pub arguments: Vec<String>,
 }
@@ -62,6 +69,9 @@ impl HostVmSpec {
             cpus: 2,
             memory: 512,
             programs: Vec::new(),
+            modules: Vec::new(),
+            kernel: Vec::new(),
+            first: Vec::new(),
             arguments: Vec::new(),
         }
     }
@@ -86,7 +96,7 @@ impl HostVm {
         }
         let kernel = Kernel::find()?;
         let initramfs = spec.dir.join("initramfs");
-        fs::write(&initramfs, kernel.initramfs(&spec.programs)?)
+        fs::write(&initramfs, kernel.initramfs(&spec.programs, &spec.modules)?)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
         let log = File::create(spec.dir.join("qemu.log"))
             .with_context(|| format!("cannot write into {}", spec.dir.display()))?;
@@ -243,6 +253,8 @@ fn arguments(spec: &HostVmSpec, kernel: &Kernel, initramfs: &Path) -> Vec<String
     let path = |name: &str| spec.dir.join(name).display().to_string();
     let monitor = |name: &str| format!("unix:{},server=on,wait=off", path(name));
     let memory = format!("{}M", spec.memory);
+    let mut words = vec!["console=ttyS0 quiet panic=-1 mitigations=off"];
+    words.extend(spec.kernel.iter().map(String::as_str));
     let mut arguments: Vec<String> = [
         "-nodefaults",
         "-no-user-config",
@@ -266,7 +278,7 @@ fn arguments(spec: &HostVmSpec, kernel: &Kernel, initramfs: &Path) -> Vec<String
         "-initrd",
         &initramfs.display().to_string(),
         "-append",
-        "console=ttyS0 quiet panic=-1 mitigations=off",
+        &words.join(" "),
         "-qmp",
         &monitor("card.sock"),
         "-qmp",
@@ -274,6 +286,7 @@ fn arguments(spec: &HostVmSpec, kernel: &Kernel, initramfs: &Path) -> Vec<String
     ]
     .map(str::to_owned)
     .into();
+    arguments.extend(spec.first.iter().cloned());
     // First on the bus: what is behind them gets the bus numbers from 1 on.
     for number in 0..spec.functions {
         let port = function(number);

@@ -69,9 +69,13 @@ pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let kind = half(message.get(4..)?)?;
         let answer = match kind {
             // Of a dump that ends without a word nothing went wrong.
-            NLMSG_ERROR | NLMSG_DONE => {
-                Answer::End(message.get(HEADER..).and_then(word).unwrap_or(0).cast_signed())
-            }
+            NLMSG_ERROR | NLMSG_DONE => Answer::End(
+                message
+                    .get(HEADER..)
+                    .and_then(word)
+                    .unwrap_or(0)
+                    .cast_signed(),
+            ),
             NLMSG_OVERRUN => Answer::Overrun,
             _ => Answer::Row(message.get(HEADERS..).unwrap_or_default()),
         };

@@ -232,7 +232,10 @@ mod tests {
 
     fn name(attributes: &[(u16, &[u8])]) -> Option<String> {
         let all: Vec<_> = DEVICE.iter().chain(attributes).copied().collect();
-        port(&all).expect("bus and device are there").name().map(|n| n.to_string())
+        port(&all)
+            .expect("bus and device are there")
+            .name()
+            .map(|n| n.to_string())
     }
 
     #[test]

@@ -21,7 +21,15 @@ fn cards_are_network_devices_that_can_have_virtual_functions() {
     let found = host().sysfs().physical_functions().unwrap();
     let said: Vec<_> = found
         .iter()
-        .map(|f| (f.address.to_string(), f.number, f.link.as_deref(), f.total, f.enabled))
+        .map(|f| {
+            (
+                f.address.to_string(),
+                f.number,
+                f.link.as_deref(),
+                f.total,
+                f.enabled,
+            )
+        })
         .collect();
     assert_eq!(
         said,
@@ -108,14 +116,20 @@ fn in_switchdev_a_card_still_has_its_own_link() {
     let sysfs = tree.sysfs();
     let link = |pf: &str| sysfs.physical(pf).unwrap().link;
     assert_eq!(link(PF).as_deref(), Some("ens1f0"));
-    assert_eq!(sysfs.eswitch(address(PF), None).unwrap(), Eswitch::Switchdev);
+    assert_eq!(
+        sysfs.eswitch(address(PF), None).unwrap(),
+        Eswitch::Switchdev
+    );
 }
 
 #[test]
 fn without_a_switch_the_mode_is_legacy() {
     let tree = host();
     let mode = tree.sysfs().eswitch(address(PF), None).unwrap();
-    assert_eq!((mode, mode.to_string().as_str()), (Eswitch::Legacy, "legacy"));
+    assert_eq!(
+        (mode, mode.to_string().as_str()),
+        (Eswitch::Legacy, "legacy")
+    );
 }
 
 #[test]
@@ -131,9 +145,15 @@ fn a_function_of_a_vm_is_one_of_the_inventory() {
 #[test]
 fn a_number_that_is_none_is_named_with_its_file() {
     let tree = host();
-    put(&tree.path(&format!("devices/{PF}/sriov_totalvfs")), "many\n");
+    put(
+        &tree.path(&format!("devices/{PF}/sriov_totalvfs")),
+        "many\n",
+    );
     let why = tree.sysfs().physical(PF).unwrap_err().to_string();
-    assert!(why.contains("sriov_totalvfs") && why.contains("many"), "{why}");
+    assert!(
+        why.contains("sriov_totalvfs") && why.contains("many"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -149,7 +169,10 @@ fn the_cards_of_a_host_have_a_number_each() {
     assert_eq!(numbers(&tree, &["ens1f1", PF, "ens1f0"]).unwrap(), [0, 1]);
     tree.physical("0000:83:00.0", "ens2", 1, 8);
     let why = numbers(&tree, &[]).unwrap_err().to_string();
-    assert!(why.contains(PF) && why.contains("0000:83:00.0") && why.contains("--pf"), "{why}");
+    assert!(
+        why.contains(PF) && why.contains("0000:83:00.0") && why.contains("--pf"),
+        "{why}"
+    );
     assert_eq!(numbers(&tree, &["ens2"]).unwrap(), [0]);
     assert!(matches!(numbers(&tree, &["ens7"]), Err(Error::NoLink(_))));
 }

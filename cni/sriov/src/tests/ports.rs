@@ -93,7 +93,10 @@ fn functions_of_the_host_are_found_by_number_and_back() {
         of: Part::Virtual(2),
     };
     assert_eq!((port.name, port.source), (name, Source::Sysfs));
-    assert_eq!((port.switch.as_str(), port.device.as_deref()), ("bb", Some(PF1)));
+    assert_eq!(
+        (port.switch.as_str(), port.device.as_deref()),
+        ("bb", Some(PF1))
+    );
     assert_eq!(ports.of_link("lo"), None);
 }
 
@@ -135,20 +138,26 @@ fn two_hosts_on_one_card_are_told_by_their_controllers() {
     assert_eq!(link(&ports, 0, &controller(1)).as_deref(), Some("a"));
     assert_eq!(link(&ports, 0, &controller(2)).as_deref(), Some("b"));
     let why = ambiguity(&ports, &Scope::default());
-    assert!(why.contains("c1pf0 of 0000:03:00.0") && why.contains("c2pf0 of 0000:03:00.0"), "{why}");
+    assert!(
+        why.contains("c1pf0 of 0000:03:00.0") && why.contains("c2pf0 of 0000:03:00.0"),
+        "{why}"
+    );
     assert!(why.contains("spec.controller"), "{why}");
 }
 
 /// Two cards; the second has more functions than the first.
 fn two_cards(first: &str, second: &str) -> Tree {
     let mut tree = Tree::new();
-    for (device, letter, switch, vfs) in
-        [(PF, 'a', first, 2), ("0000:82:00.0", 'b', second, 3)]
-    {
+    for (device, letter, switch, vfs) in [(PF, 'a', first, 2), ("0000:82:00.0", 'b', second, 3)] {
         tree.device(device, "0x020000");
         tree.port(device, &format!("{letter}up"), switch, "p0");
         for vf in 0..vfs {
-            tree.port(device, &format!("{letter}{vf}"), switch, &format!("pf0vf{vf}"));
+            tree.port(
+                device,
+                &format!("{letter}{vf}"),
+                switch,
+                &format!("pf0vf{vf}"),
+            );
         }
     }
     tree
@@ -159,7 +168,10 @@ fn two_cards_are_told_by_the_uplink() {
     let tree = two_cards("aa", "bb");
     let ports = ports(&tree.sysfs());
     let why = ambiguity(&ports, &Scope::default());
-    assert!(why.contains("pf0 of 0000:03:00.0") && why.contains("pf0 of 0000:82:00.0"), "{why}");
+    assert!(
+        why.contains("pf0 of 0000:03:00.0") && why.contains("pf0 of 0000:82:00.0"),
+        "{why}"
+    );
     assert!(why.contains("--uplink"), "{why}");
     assert!(ports.count(&Scope::default()).is_err());
     for chosen in ["bup", "0000:82:00.0"] {
@@ -201,10 +213,15 @@ fn an_uplink_that_is_none_is_refused_with_those_there_are() {
     let tree = two_cards("aa", "bb");
     let all = ports(&tree.sysfs());
     let why = all.find(0, Some(0), &uplinks(&["a0"])).unwrap_err();
-    assert!(why.to_string().contains("aup (0000:03:00.0), bup (0000:82:00.0)"), "{why}");
+    assert!(
+        why.to_string()
+            .contains("aup (0000:03:00.0), bup (0000:82:00.0)"),
+        "{why}"
+    );
     let empty = Tree::new();
-    let why = ports(&empty.sysfs()).find(0, Some(0), &uplinks(&["p0"]));
-    assert!(why.unwrap_err().to_string().contains("switchdev"));
+    let none = ports(&empty.sysfs());
+    let why = none.find(0, Some(0), &uplinks(&["p0"])).unwrap_err();
+    assert!(why.to_string().contains("switchdev"));
 }
 
 #[test]
@@ -259,7 +276,13 @@ fn devlink_knows_better_than_the_name() {
     ];
     let all = [
         said(1, Some(function)),
-        said(2, Some(Flavour::Physical { port: 0, part: None })),
+        said(
+            2,
+            Some(Flavour::Physical {
+                port: 0,
+                part: None,
+            }),
+        ),
         said(3, None),
         said(4, Some(Flavour::Other)),
     ];
@@ -270,7 +293,11 @@ fn devlink_knows_better_than_the_name() {
     let sources: Vec<_> = ports.iter().map(|p| (p.link.as_str(), p.source)).collect();
     assert_eq!(
         sources,
-        [("l1", Source::Devlink), ("l2", Source::Devlink), ("l3", Source::Sysfs)]
+        [
+            ("l1", Source::Devlink),
+            ("l2", Source::Devlink),
+            ("l3", Source::Sysfs)
+        ]
     );
 }
 

@@ -28,7 +28,10 @@ fn a_card_is_known_by_its_platform_and_its_functions_are_counted() {
     let sysfs = tree.sysfs();
     let cards = sysfs.yusur_cards(&[]).unwrap();
     assert_eq!(cards.len(), 1);
-    assert_eq!((cards[0].address, cards[0].functions), (address(PF), Some(2)));
+    assert_eq!(
+        (cards[0].address, cards[0].functions),
+        (address(PF), Some(2))
+    );
     // Its virtual functions say it, too, and are no cards.
     let vf = address(&tree.virtual_address(PF, 0));
     assert!(sysfs.is_yusur(vf).unwrap());

@@ -12,24 +12,11 @@ pub(crate) struct Machine {
     _dir: tempfile::TempDir,
 }
 
-/// Cargo builds examples with the tests, beside their directory.
-fn probe() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let probe = profile.join("examples/card-probe");
-    assert!(
-        probe.exists(),
-        "{} is not there: `cargo build -p sriov --all-features --examples` builds it",
-        probe.display()
-    );
-    probe
-}
-
 impl Machine {
     /// Boots it with `modules` and what `change` adds.
     pub(crate) fn boot(modules: &[&str], change: impl FnOnce(&mut HostVmSpec)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let probe = probe();
+        let dir = tempfile::tempdir().expect("a directory for the machine");
+        let probe = PathBuf::from(env!("CARGO_BIN_EXE_card-probe"));
         let mut spec = HostVmSpec::new(dir.path());
         spec.functions = 1;
         spec.cpus = 1;
@@ -48,9 +35,7 @@ impl Machine {
     pub(crate) fn run(&self, script: &str) -> String {
         // A function goes before busybox's own.
         let script = format!("set -e\nip() {{ /bin/ip \"$@\"; }}\n{script}");
-        self.vm
-            .run(&script)
-            .unwrap_or_else(|why| panic!("{why:#}"))
+        self.vm.run(&script).unwrap_or_else(|why| panic!("{why:#}"))
     }
 
     /// What `card-probe` answers.

@@ -34,9 +34,9 @@ fn mode(machine: &Machine, id: u32, mode: &str) {
 
 /// The ports by device: (port, link).
 fn ports(machine: &Machine, device: &str, how: &str) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let all = machine.ask(&format!("ports {how}"));
-    let of_device = all.as_array().unwrap().iter();
+    let of_device = all.as_array().expect("a list").iter();
     let mut ports: Vec<_> = of_device
         .filter(|port| port["device"] == device)
         .map(|port| (text(&port["name"]), text(&port["link"])))
@@ -58,10 +58,14 @@ fn before_switchdev(machine: &Machine) {
     machine.run(&new_card(CARDS[0]));
     assert_eq!(machine.ask("eswitch netdevsim netdevsim10"), "legacy");
     assert_eq!(machine.ask("eswitch netdevsim netdevsim99"), Value::Null);
-    // An uplink without a switch behind it is no uplink, and nothing is a representor.
-    assert_eq!(machine.ask("find 0 0"), Value::Null);
-    let why = machine.refusal("find 0 0 eth0");
-    assert!(why.contains("eth0 is no uplink"), "{why}");
+    // The uplink is there in both modes, representors are not.
+    assert_eq!(names(&ports(machine, "netdevsim10", "")), ["p1"]);
+    assert_eq!(machine.ask("find 0 0 netdevsim10"), Value::Null);
+    let why = machine.refusal("find 0 0 eth9");
+    assert!(
+        why.contains("eth9 is no uplink") && why.contains("(netdevsim10)"),
+        "{why}"
+    );
 }
 
 fn one_card(machine: &Machine) {
@@ -72,7 +76,11 @@ fn one_card(machine: &Machine) {
     assert_eq!(ports(machine, "netdevsim10", "sysfs"), ports_by_devlink);
     let sources = machine.ask("ports");
     assert!(
-        sources.as_array().unwrap().iter().all(|port| port["source"] == "devlink"),
+        sources
+            .as_array()
+            .expect("a list")
+            .iter()
+            .all(|port| port["source"] == "devlink"),
         "{sources}"
     );
     let found = machine.ask("find 0 1");
@@ -88,10 +96,10 @@ fn two_cards(machine: &Machine) {
     mode(machine, 20, "switchdev");
     let switches = machine.ask("ports");
     let mut ids: Vec<&str> = Vec::new();
-    for port in switches.as_array().unwrap() {
-        let (device, id) = (&port["device"], port["switch"].as_str().unwrap());
+    for port in switches.as_array().expect("a list") {
+        let (device, id) = (&port["device"], port["switch"].as_str().expect("a text"));
         let same = |other: &&Value| &other["device"] == device;
-        let mut of_device = switches.as_array().unwrap().iter().filter(same);
+        let mut of_device = switches.as_array().expect("a list").iter().filter(same);
         assert!(of_device.all(|other| other["switch"] == id), "{switches}");
         ids.push(id);
     }
@@ -101,7 +109,10 @@ fn two_cards(machine: &Machine) {
     // The function of which card? Nobody knows, also for the number that one card has alone.
     for vf in [0, 2] {
         let why = machine.refusal(&format!("find 0 {vf}"));
-        assert!(why.contains("netdevsim10") && why.contains("netdevsim20"), "{why}");
+        assert!(
+            why.contains("netdevsim10") && why.contains("netdevsim20"),
+            "{why}"
+        );
         assert!(why.contains("--uplink"), "{why}");
     }
     for (id, functions) in CARDS {
@@ -125,7 +136,10 @@ fn renamed_and_moved(machine: &Machine) {
     let representor = link(&ports_before, "pf0vf2");
     machine.run(&format!("ip link set {representor} name tenant2"));
     for how in ["", "sysfs"] {
-        assert_eq!(link(&ports(machine, "netdevsim20", how), "pf0vf2"), "tenant2");
+        assert_eq!(
+            link(&ports(machine, "netdevsim20", how), "pf0vf2"),
+            "tenant2"
+        );
     }
     assert_eq!(machine.ask("find 0 2 netdevsim20")["link"], "tenant2");
     // In another namespace it is nobody's here, and here again it is found.
@@ -140,7 +154,9 @@ fn back_to_legacy(machine: &Machine) {
     assert_eq!(machine.ask("find 0 0 netdevsim10")["device"], "netdevsim10");
     let names_in_legacy = ports(machine, "netdevsim20", "");
     assert!(
-        !names(&names_in_legacy).iter().any(|name| name.starts_with("pf")),
+        !names(&names_in_legacy)
+            .iter()
+            .any(|name| name.starts_with("pf")),
         "{names_in_legacy:?}"
     );
     // With one switch left nothing is ambiguous any more.

@@ -7,13 +7,14 @@
 //!     card-probe release DEVICE                to the one that fits
 //!     card-probe ports [sysfs]                 ports of switches; `sysfs`: without devlink
 //!     card-probe find PF VF [UPLINK]           the representor of a VF
+//!     card-probe events SCRIPT                 whether anything happens to PCI devices while it runs
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use sriov::devlink::Devlink;
-use sriov::{DeviceId, Physical, Port, Scope, Sysfs, Virtual};
+use sriov::{DeviceId, PciEvents, Physical, Port, Scope, Sysfs, Virtual};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -38,7 +39,7 @@ fn answer(words: &[&str]) -> Result<Value> {
             for card in sysfs.physical_functions()? {
                 let functions = sysfs.virtual_functions(card.address)?;
                 let functions: Vec<Value> = functions.iter().map(virtual_function).collect();
-                cards.push(physical(&card, functions));
+                cards.push(physical(&card, &functions));
             }
             cards.into()
         }
@@ -77,11 +78,17 @@ fn answer(words: &[&str]) -> Result<Value> {
             let found = ports.find(pf.parse()?, Some(vf.parse()?), &scope)?;
             json!(found.map(port))
         }
+        ["events", script] => {
+            let events = PciEvents::open()?;
+            let done = Command::new("sh").args(["-c", script]).status()?;
+            ensure!(done.success(), "{script}: {done}");
+            events.take()?.into()
+        }
         _ => bail!("the head of this file says what can be asked"),
     })
 }
 
-fn physical(card: &Physical, functions: Vec<Value>) -> Value {
+fn physical(card: &Physical, functions: &[Value]) -> Value {
     json!({
         "address": card.address.to_string(),
         "number": card.number,
