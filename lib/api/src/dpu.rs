@@ -8,6 +8,10 @@
     unreachable_pub,
     reason = "the derives write pub items into closed modules"
 )]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "columns of one type are none of each other's business"
+)]
 
 use crate::names::CHANNEL_PORT;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

@@ -144,3 +144,6 @@ fn measure(metrics: &Metrics, desired: &Desired) {
     let unpaired = i64::try_from(unpaired.count()).unwrap_or(i64::MAX);
     metrics.unpaired_hosts.set(unpaired);
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 mod allocation;
 mod disaster;
 mod fencing;
+mod hosts;
 mod planning;
 mod server;
 mod world;

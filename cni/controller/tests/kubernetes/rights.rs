@@ -1,8 +1,11 @@
 //! What the accounts of hosts and DPUs may do further than their roles say, with tokens that are bound to pods: by the admission
 //! policies of `manifests/base/admission-dpu.yaml`. And what of Nodes is nobody's but cni-controller's.
 
-use crate::site::{SYSTEM, fresh, site};
-use crate::{apiserver::ApiServer, site::Site};
+use crate::apiserver::ApiServer;
+use crate::site::{SYSTEM, Site, client, fresh, site};
+use api::Dpu;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 const TRY: &str = "--dry-run=server";
@@ -39,7 +42,7 @@ fn loose(server: &ApiServer, account: &str) -> String {
     made.trim().to_owned()
 }
 
-fn refused(what: &str, answer: Result<String, String>, sentence: &str) {
+fn refused<T: std::fmt::Debug>(what: &str, answer: Result<T, String>, sentence: &str) {
     let error = answer.expect_err(what);
     assert!(error.contains(sentence), "{what}: {error}");
 }
@@ -66,6 +69,20 @@ impl World<'_> {
             "-",
         ];
         self.server.kubectl(token, &apply, &object.to_string())
+    }
+
+    /// As a program would; kubectl reads the subresource first.
+    fn merges(&self, token: &str, dpu: &str, patch: &Value) -> Result<(), String> {
+        let url = self.server.url();
+        let patched = async {
+            let dpus: Api<Dpu> = Api::all(client(&url, token));
+            let patch = Patch::Merge(patch);
+            let params = PatchParams::default();
+            dpus.patch_status(dpu, &params, &patch).await
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let patched = runtime.block_on(patched);
+        patched.map(drop).map_err(|error| error.to_string())
     }
 
     fn patches(&self, token: &str, line: &str, patch: &Value) -> Result<String, String> {
@@ -186,10 +203,7 @@ fn statuses(world: &World<'_>, dpu: &str, (own, other): (&str, &str)) {
     refused("another's", world.says(dpu, other, &again), foreign);
     let ready = json!({"conditions": [condition("HostSeen", "True"), condition("Ready", "False")]});
     refused("Ready", world.says(dpu, own, &ready), "only HostSeen");
-    let merge = |status: Value| {
-        let line = format!("dpu {own} --subresource=status --type=merge");
-        world.patches(dpu, &line, &json!({"status": status}))
-    };
+    let merge = |status: Value| world.merges(dpu, own, &json!({"status": status}));
     let none = json!({"conditions": null});
     refused("all conditions away", merge(none), "only HostSeen");
     let one = json!({"conditions": [condition("HostSeen", "True")]});
@@ -203,14 +217,8 @@ fn statuses(world: &World<'_>, dpu: &str, (own, other): (&str, &str)) {
     let loose = loose(server, "cni-node-dpu");
     refused("unbound", world.says(&loose, own, &again), foreign);
     // A DPU's spec does not change by its status.
-    let line = format!("dpu {own} --subresource=status --type=merge");
-    world
-        .patches(
-            dpu,
-            &line,
-            &json!({"spec": {"hostNode": "h9"}, "status": {"dpuEpoch": "c"}}),
-        )
-        .unwrap();
+    let both = json!({"spec": {"hostNode": "h9"}, "status": {"dpuEpoch": "c"}});
+    world.merges(dpu, own, &both).unwrap();
     let host = ["get", "dpu", own, "-o", "jsonpath={.spec.hostNode}"];
     assert_eq!(server.kubectl("admin", &host, "").unwrap(), world.h1);
     let host = token(server, "cni-node-host", &world.h1);

@@ -61,6 +61,24 @@ fn packets_go_where_the_objects_say() {
         packet("n1", "10.244.0.12").tcp(80),
         &["a/p2/default"],
     );
+    check(
+        "pod to a host behind a DPU",
+        "a/p1/default",
+        packet("p1", "100.64.0.21").tcp(80),
+        &["node/h1"],
+    );
+    check(
+        "host to pod",
+        "node/h1",
+        packet("h1", "10.244.0.12").tcp(80),
+        &["a/p2/default"],
+    );
+    check(
+        "host to VIP",
+        "node/h1",
+        packet("h1", "10.96.0.10").tcp(80),
+        &["a/p2/default"],
+    );
     // Services.
     check(
         "pod to VIP",
@@ -172,6 +190,11 @@ fn northd_makes_the_flows_of_every_protocol() {
             &format!("xxreg0 = {v6};"),
         ]);
     }
+    // A host's packets leave with those of its DPU: one chassis, one way.
+    assert!(
+        !flows.contains("is_chassis_resident(\"node/h1\")"),
+        "{flows}"
+    );
     has(&[
         "lr_in_policy ",
         "priority=200",

@@ -1,9 +1,10 @@
 //! The objects of the test, and the packets of its pods.
 
 use crate::ovn::Ovn;
-use api::{Mac, Subnet, SubnetSpec, Vpc, VpcSpec};
+use api::{Dpu, DpuSpec, Mac, Subnet, SubnetSpec, Vpc, VpcSpec};
 use cni_controller::index::{
-    EndpointEntry, Index, NodeEntry, Protocol, ServiceEntry, ServicePortEntry, Settings, SliceEntry,
+    Dirty, EndpointEntry, Index, Indexed as _, NodeEntry, Protocol, ServiceEntry, ServicePortEntry,
+    Settings, SliceEntry,
 };
 use cni_controller::rows::DesiredRow;
 use cni_controller::units::{node, service, subnet, vpc};
@@ -23,9 +24,11 @@ const PODS: [(&str, &str, &str, &[&str]); 6] = [
     ("b2", "n1", "blue", &["10.250.0.12"]),
 ];
 
-const NODES: [(&str, &[&str]); 2] = [
+/// The last one is the host of DPU n1.
+const NODES: [(&str, &[&str]); 3] = [
     ("n1", &["100.64.0.11", "fd00:100:64::11"]),
     ("n2", &["100.64.0.12", "fd00:100:64::12"]),
+    ("h1", &["100.64.0.21", "fd00:100:64::21"]),
 ];
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
@@ -74,6 +77,8 @@ impl World {
             };
             index.nodes.insert(name.into(), entry);
         }
+        let pair = DpuSpec::new("n1", "h1", ips(&["198.18.9.1"])[0]);
+        Dpu::new("pair", pair).put(&mut index, &mut Dirty::default());
         let mut world = Self { index };
         world.add_service(
             "web",
