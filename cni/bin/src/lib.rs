@@ -6,6 +6,7 @@
 //!
 //! The program itself is in `main.rs` and its modules: nobody links it.
 
+pub mod args;
 pub mod cni;
 pub mod code;
 pub mod conf;

@@ -189,8 +189,8 @@ impl Session {
                     .map_err(|e| e.to_string())?;
                 return Ok(None);
             }
-            let (found, last, updates): (bool, String, &RawValue) =
-                serde_json::from_str(contents.get()).map_err(|e| e.to_string())?;
+            let (found, last, updates) =
+                self::contents(contents.get()).map_err(|e| e.to_string())?;
             let replace = !(found && resumed);
             shared
                 .take(updates.get(), &layout, replace)
@@ -208,7 +208,7 @@ impl Session {
         if take_update(&params, &mut self.server) {
             return self.server.check().map_err(End::lost);
         }
-        let (id, last_txn) = update_head(&params).map_err(End::lost)?;
+        let (id, last_txn) = update_head(params.get()).map_err(End::lost)?;
         let number = id
             .as_str()
             .and_then(|id| id.strip_prefix("replica-")?.parse::<u64>().ok());
@@ -218,11 +218,7 @@ impl Session {
         };
         let (shared, layout) = (monitor.shared.clone(), monitor.layout.clone());
         let size = params.get().len();
-        let work = move || {
-            let parts: Vec<&RawValue> = serde_json::from_str(params.get())?;
-            let updates = parts.last().map_or("{}", |updates| updates.get());
-            shared.take(updates, &layout, false)
-        };
+        let work = move || shared.take(updates(params.get())?, &layout, false);
         if let Err(error) = heavy(size, work).await? {
             monitor.last_txn = None;
             monitor.revision = None;
@@ -238,9 +234,20 @@ impl Session {
     }
 }
 
+/// The result of `monitor_cond_since`: `[<found>, <last-txn-id>, <table-updates2>]`.
+pub(crate) fn contents(result: &str) -> Result<(bool, String, &RawValue), serde_json::Error> {
+    serde_json::from_str(result)
+}
+
+/// The `<updates>` of what [`update_head`] reads.
+pub(crate) fn updates(params: &str) -> Result<&str, serde_json::Error> {
+    let parts: Vec<&RawValue> = serde_json::from_str(params)?;
+    Ok(parts.last().map_or("{}", |updates| updates.get()))
+}
+
 /// `[<monitor-id>, <updates>]`, or `[<monitor-id>, <last-txn-id>, <updates>]`.
-fn update_head(params: &Raw) -> Result<(Value, Option<String>), serde_json::Error> {
-    let parts: Vec<&RawValue> = serde_json::from_str(params.get())?;
+pub(crate) fn update_head(params: &str) -> Result<(Value, Option<String>), serde_json::Error> {
+    let parts: Vec<&RawValue> = serde_json::from_str(params)?;
     let id = parts
         .first()
         .map_or(Ok(Value::Null), |id| serde_json::from_str(id.get()))?;

@@ -62,6 +62,7 @@
 
 mod atom;
 mod client;
+pub mod codec;
 mod condition;
 mod config;
 mod connect;

@@ -88,6 +88,12 @@ impl Shared {
             .send_if_modified(|old| std::mem::replace(old, synced) != synced);
     }
 
+    /// As [`Replica::read`].
+    pub(crate) fn read<R>(&self, read: impl FnOnce(Snapshot<'_>) -> R) -> R {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        read(Snapshot { store: &store })
+    }
+
     /// Reads and applies updates, or, if `replace`, new contents.
     pub(crate) fn take(
         &self,
@@ -129,13 +135,7 @@ impl Replica {
     /// Reads the contents as they are at this moment. No update is applied while the closure runs:
     /// let it be short.
     pub fn read<R>(&self, read: impl FnOnce(Snapshot<'_>) -> R) -> R {
-        let store = self
-            .0
-            .shared
-            .store
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        read(Snapshot { store: &store })
+        self.0.shared.read(read)
     }
 
     /// The number of updates that changed something, to be awaited.
