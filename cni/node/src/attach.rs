@@ -4,6 +4,8 @@
 //! written while ovn-controller installs flows. No record is needed before: links and ports are known as ours by
 //! themselves. What a failure leaves is undone here; what a kill leaves, by the reconcile loop.
 
+pub(crate) mod installed;
+
 use cni_bin::cni::CNIResult;
 use cni_bin::code;
 use fail::fail_point;
@@ -11,7 +13,8 @@ use ovsdb::Uuid;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::attachment::{PortRecord, Record};
+use self::installed::installed;
+use crate::attachment::{End, PortRecord, Record};
 use crate::call::Add;
 use crate::detach;
 use crate::error::Error;
@@ -40,6 +43,7 @@ pub(crate) async fn add(
         pod: &add.pod,
         ifname: &add.id.ifname,
         subnet: add.keys.subnet.as_deref(),
+        host: None,
     };
     let row = node.southbound.row(&wanted, deadline);
     let row = stages
@@ -55,6 +59,7 @@ pub(crate) async fn add(
         netns: add.netns.clone(),
         port: PortRecord::new(&wiring.iface_id, wiring.mac, &wiring.ips),
         ordinal: node.store.ordinal(),
+        end: End::Veth,
     };
     fail_point!("add::begun");
     let attempt = Attempt {
@@ -128,8 +133,9 @@ impl Attempt<'_> {
             ));
         };
         fail_point!("add::plugged");
+        let installed = installed(self.node, &self.wiring.iface_id, interface, self.deadline);
         let ((installed, flows), (kept, journal)) = tokio::join!(
-            timed(self.going.unless_given_up(self.installed(interface))),
+            timed(self.going.unless_given_up(installed)),
             timed(self.node.store.insert(record)),
         );
         stages.note("ovn_installed", flows);
@@ -152,78 +158,10 @@ impl Attempt<'_> {
             return Ok(None);
         }
         fail_point!("add::linked");
-        let plugged = self.node.vswitch.plug(self.bridge, record, self.deadline);
+        let plugged = self
+            .node
+            .vswitch
+            .plug(self.bridge, record, None, self.deadline);
         plugged.await.map(Some)
     }
-
-    /// Waits until ovn-controller says that the port's flows are in place.
-    async fn installed(&self, interface: Uuid) -> Result<(), Error> {
-        let mut changed = self.node.vswitch.changed();
-        loop {
-            let row = self.node.vswitch.row(interface);
-            match &row {
-                Some(row)
-                    if row
-                        .external_ids
-                        .get("ovn-installed")
-                        .is_some_and(|v| v == "true") =>
-                {
-                    return Ok(());
-                }
-                // While it is read again the replica is empty.
-                None if self.node.vswitch.trouble().is_none() => return Err(self.taken()),
-                Some(_) | None => {}
-            }
-            if !crate::wait::change(&mut changed, self.deadline).await {
-                return Err(self
-                    .explain(row.and_then(|row| row.error.or_else(|| no_ofport(row.ofport))))
-                    .await);
-            }
-        }
-    }
-
-    fn taken(&self) -> Error {
-        Error::new(
-            code::TRY_AGAIN_LATER,
-            format!(
-                "Port {} was taken over by a younger sandbox of the same pod, or removed from Open vSwitch.",
-                self.wiring.iface_id
-            ),
-            "Nothing needs to be done if the pod runs; else look who removes ports of br-int.",
-        )
-    }
-
-    async fn explain(&self, of_vswitchd: Option<String>) -> Error {
-        let port = &self.wiring.iface_id;
-        let (cause, remedy) = if let Some(trouble) = self.node.vswitch.trouble() {
-            (
-                format!("Open vSwitch's database was lost ({trouble})"),
-                "See that ovsdb-server runs on this node.",
-            )
-        } else if let Some(why) = of_vswitchd {
-            (why, "See that ovs-vswitchd runs on this node, and its log.")
-        } else if let Some(trouble) = self.node.ovn_controller.trouble().await {
-            (trouble, "The runtime tries again by itself.")
-        } else if let Some(why) = self.node.southbound.binding(port) {
-            (
-                why,
-                "See that one chassis alone has an Interface with that iface-id, and cni-controller's log.",
-            )
-        } else {
-            (
-                "ovn-controller has not reported ovn-installed".to_owned(),
-                "Look at ovn-controller's log.",
-            )
-        };
-        Error::new(
-            code::TRY_AGAIN_LATER,
-            format!("Port {port} was plugged, but its flows are not in place: {cause}."),
-            remedy,
-        )
-    }
-}
-
-fn no_ofport(ofport: Option<i64>) -> Option<String> {
-    let usable = ofport.is_some_and(|number| number > 0);
-    (!usable).then(|| "ovs-vswitchd has not taken up the port".to_owned())
 }

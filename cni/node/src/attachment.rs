@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::dpu::representor::{CardFunction, Plug};
+
 const PREFIX: &str = "ob";
 const DIGITS: usize = 13;
 
@@ -22,6 +24,15 @@ pub(crate) struct AttachmentId {
 }
 
 impl AttachmentId {
+    /// An attachment of a host behind this DPU. No container ID has a slash: no host can name an attachment of this node's own pods,
+    /// nor one of another host.
+    pub(crate) fn of_host(host: &str, sandbox: &str, ifname: &str) -> Self {
+        Self {
+            container: format!("{host}/{sandbox}"),
+            ifname: ifname.to_owned(),
+        }
+    }
+
     /// Name of the link on the host, and of its OVS port: found again without any record.
     pub(crate) fn host_link(&self) -> String {
         format!("{PREFIX}{}", self.digest(DIGITS))
@@ -85,8 +96,59 @@ pub(crate) struct Record {
     pub(crate) pod: Pod,
     pub(crate) netns: PathBuf,
     pub(crate) port: PortRecord,
-    /// Counts the attachments of this node's journal: of two with one iface-id the higher one holds the port.
+    /// Counts the attachments of this node's journal: of two with one iface-id the higher one holds the port. Of a host's
+    /// attachment it is the host's attempt.
     pub(crate) ordinal: u64,
+    /// Where the port leads; a veth pair in the record of an earlier version.
+    #[serde(default)]
+    pub(crate) end: End,
+}
+
+impl Record {
+    /// Name of the OVS port, and of its link where it has one.
+    pub(crate) fn link(&self) -> String {
+        match &self.end {
+            End::Veth => self.id.host_link(),
+            End::Representor(far) => far.link.clone(),
+        }
+    }
+
+    /// The function of a host that the port leads to.
+    pub(crate) fn far(&self) -> Option<&Far> {
+        match &self.end {
+            End::Veth => None,
+            End::Representor(far) => Some(far),
+        }
+    }
+}
+
+/// Where an attachment's port leads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum End {
+    /// Through a veth pair into a namespace of this node; it dies with the namespace.
+    #[default]
+    Veth,
+    /// Through a representor to a function of a host; it lives until the host says otherwise.
+    Representor(Far),
+}
+
+/// A function of a host, as its attachment holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Far {
+    /// Name of the representor.
+    pub(crate) link: String,
+    /// How it is plugged.
+    #[serde(default)]
+    pub(crate) plug: Plug,
+    /// The Kubernetes node.
+    pub(crate) host: String,
+    /// Its function.
+    pub(crate) function: CardFunction,
+    /// Of the host: the higher one is the younger.
+    pub(crate) attempt: u64,
+    /// The representor's MTU, bytes.
+    pub(crate) mtu: u32,
 }
 
 /// What OVS is told of an attachment, and what the interface was given.
@@ -128,6 +190,53 @@ mod tests {
         assert_eq!(name.len(), 15);
         assert!(is_host_link(&name));
         assert!(!is_host_link("ob0") && !is_host_link("ob0123456789abX") && !is_host_link("eth0"));
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_release_has_a_veth_pair() {
+        let text = r#"{"id":{"container":"c1","ifname":"eth0"},"network":"pods","pod":{"namespace":"default","name":"web","uid":"u1"},
+            "netns":"/run/netns/a","port":{"iface_id":"p1","mac":"0a:58:0a:f4:00:05"},"ordinal":3}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        assert_eq!(record.end, End::Veth);
+        assert_eq!(record.link(), id("c1", "eth0").host_link());
+    }
+
+    #[test]
+    fn a_record_of_a_host_is_read_as_it_was_written() {
+        let far = Far {
+            link: "pf0vf3".into(),
+            plug: Plug::Dpdk {
+                devargs: "0000:01:00.0,representor=[3]".into(),
+            },
+            host: "h1".into(),
+            function: CardFunction {
+                physical: 0,
+                vf: Some(3),
+            },
+            attempt: 7,
+            mtu: 1442,
+        };
+        let record = Record {
+            id: AttachmentId::of_host("h1", "c1", "eth0"),
+            network: String::new(),
+            pod: Pod {
+                namespace: "default".into(),
+                name: "web".into(),
+                uid: "u1".into(),
+            },
+            netns: PathBuf::new(),
+            port: PortRecord {
+                iface_id: "p1".into(),
+                mac: String::new(),
+                ips: Vec::new(),
+            },
+            ordinal: 7,
+            end: End::Representor(far),
+        };
+        assert_eq!(record.link(), "pf0vf3");
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        assert_ne!(record.id.host_link(), id("c1", "eth0").host_link());
     }
 
     #[test]

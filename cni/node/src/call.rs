@@ -62,15 +62,26 @@ pub(crate) struct Keys {
     pub(crate) mac: Option<String>,
     /// `runtimeConfig.ips`, likewise.
     pub(crate) ips: Vec<String>,
+    /// `runtimeConfig.deviceID` or `deviceID`: the card's function that a device plugin has given to the pod.
+    pub(crate) device: Option<String>,
+}
+
+/// Whether a configuration may name a function of a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// This node has no card: it plugs veth interfaces only.
+    None,
+    /// Its pods are given functions of a card.
+    Functions,
 }
 
 impl Call {
     /// Reads a request.
-    pub(crate) fn parse(request: &Request) -> Result<Self, Error> {
+    pub(crate) fn parse(request: &Request, devices: Devices) -> Result<Self, Error> {
         let (conf, version) = cni_bin::conf::parse(request.command, &request.config)?;
         match request.command {
             Command::Add => {
-                let keys = keys(&conf)?;
+                let keys = keys(&conf, devices)?;
                 Ok(Self::Add(Box::new(Add {
                     id: attachment(request)?,
                     netns: netns(request)?,
@@ -190,7 +201,7 @@ fn arguments(text: &str) -> Result<BTreeMap<&str, &str>, Error> {
     }
 }
 
-fn keys(conf: &NetConf) -> Result<Keys, Error> {
+fn keys(conf: &NetConf, devices: Devices) -> Result<Keys, Error> {
     #[derive(Default, Deserialize)]
     struct Runtime {
         #[serde(default)]
@@ -223,7 +234,8 @@ fn keys(conf: &NetConf) -> Result<Keys, Error> {
                 })?
         }
     };
-    if let Some(device) = runtime.device.filter(|device| !device.is_empty()) {
+    let device = runtime.device.filter(|device| !device.is_empty());
+    if let Some(device) = device.as_ref().filter(|_| devices == Devices::None) {
         return Err(Error::new(
             code::UNSUPPORTED_FIELD,
             format!(
@@ -256,11 +268,16 @@ fn keys(conf: &NetConf) -> Result<Keys, Error> {
         },
     };
     let mac = runtime.mac.filter(|mac| !mac.is_empty());
+    let of_config = || match conf.custom.get("deviceID") {
+        Some(Value::String(device)) if !device.is_empty() => Some(device.clone()),
+        _ => None,
+    };
     Ok(Keys {
         subnet,
         mtu,
         mac,
         ips: runtime.ips,
+        device: device.or_else(of_config),
     })
 }
 

@@ -18,11 +18,17 @@ use crate::netns::Netns;
 use crate::node::Node;
 
 /// ovn-controller takes flows away and puts them back when it is restarted.
-const CONVERGENCE: Duration = Duration::from_secs(2);
+pub(crate) const CONVERGENCE: Duration = Duration::from_secs(2);
 
 /// Serves a CHECK.
 pub(crate) async fn check(node: &Node, check: &Check, deadline: Instant) -> Result<(), Error> {
     let _alone = node.locks.lock(&check.id.host_link()).await;
+    interface(check, "its end on the host is down").await?;
+    port(node, &check.id, &check.id.host_link(), deadline).await
+}
+
+/// The interface in the sandbox, against the result. `far`: what it means when there is no carrier.
+pub(crate) async fn interface(check: &Check, far: &str) -> Result<(), Error> {
     let expected = Expected::of(check)?;
     let netns = Netns::of_pod(&check.netns)?;
     let ifname = check.id.ifname.clone();
@@ -37,8 +43,7 @@ pub(crate) async fn check(node: &Node, check: &Check, deadline: Instant) -> Resu
             "Look at the privileges of cni-node's pod.",
         )
     })?;
-    differences(&expected, seen.as_ref()).map_or(Ok(()), |what| Err(differs(&check.id, &what)))?;
-    port(node, &check.id, deadline.min(Instant::now() + CONVERGENCE)).await
+    differences(&expected, seen.as_ref(), far).map_or(Ok(()), |what| Err(differs(&check.id, &what)))
 }
 
 /// What a result says about one interface of the sandbox.
@@ -115,7 +120,7 @@ fn look(ifname: &str) -> io::Result<Option<Seen>> {
 }
 
 /// The first difference, as a clause.
-fn differences(expected: &Expected, seen: Option<&Seen>) -> Option<String> {
+fn differences(expected: &Expected, seen: Option<&Seen>, far: &str) -> Option<String> {
     let Some(seen) = seen else {
         return Some("the interface does not exist".to_owned());
     };
@@ -130,7 +135,7 @@ fn differences(expected: &Expected, seen: Option<&Seen>) -> Option<String> {
         return Some("it is down".to_owned());
     }
     if !seen.link.carrier {
-        return Some("its end on the host is down".to_owned());
+        return Some(far.to_owned());
     }
     if let Some(address) = expected
         .addresses
@@ -151,13 +156,20 @@ fn differences(expected: &Expected, seen: Option<&Seen>) -> Option<String> {
         .map(|(dst, via)| format!("it has no route to {dst} via {via}"))
 }
 
-async fn port(node: &Node, id: &AttachmentId, deadline: Instant) -> Result<(), Error> {
+/// Whether Open vSwitch has the attachment's port of that name, and OVN its flows.
+pub(crate) async fn port(
+    node: &Node,
+    id: &AttachmentId,
+    link: &str,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let deadline = deadline.min(Instant::now() + CONVERGENCE);
     if let Some(error) = node.vswitch.unavailable() {
         return Err(error);
     }
     let mut changed = node.vswitch.changed();
     loop {
-        let Some(interface) = node.vswitch.interface(id) else {
+        let Some(interface) = node.vswitch.interface(link) else {
             return Err(differs(id, "it has no port in Open vSwitch"));
         };
         let ids = interface.external_ids;
@@ -177,7 +189,8 @@ async fn port(node: &Node, id: &AttachmentId, deadline: Instant) -> Result<(), E
     }
 }
 
-fn differs(id: &AttachmentId, what: &str) -> Error {
+/// The error of a difference.
+pub(crate) fn differs(id: &AttachmentId, what: &str) -> Error {
     Error::new(
         code::CHECK_FAILED,
         format!("Interface {id} is not what its result says: {what}."),

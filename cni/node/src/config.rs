@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use ovsdb::Remote;
 
-use crate::chassis;
+use crate::{chassis, dpu, host};
 
 /// The per-node daemon of Outboard.
 #[derive(Debug, clap::Parser)]
@@ -67,8 +69,8 @@ pub(crate) struct Run {
         env = "OUTBOARD_OVS_DB"
     )]
     pub(crate) ovs_db: Remote,
-    /// Servers of OVN's southbound database, separated by commas: ssl:192.168.0.1:6642,…
-    #[arg(long, env = "OUTBOARD_SB", value_delimiter = ',', required = true)]
+    /// Servers of OVN's southbound database, separated by commas: ssl:192.168.0.1:6642,… Required, but not with --mode host.
+    #[arg(long, env = "OUTBOARD_SB", value_delimiter = ',')]
     pub(crate) sb: Vec<Remote>,
     /// Directory of tls.key, tls.crt and ca.crt.
     #[arg(long, default_value = api::names::IDENTITY_DIR, env = "OUTBOARD_IDENTITY_DIR")]
@@ -79,7 +81,60 @@ pub(crate) struct Run {
     /// Directory of ovn-controller's control socket.
     #[arg(long, default_value = "/run/ovn", env = "OUTBOARD_OVN_RUNDIR")]
     pub(crate) ovn_rundir: PathBuf,
+    /// What this node is in the network.
+    #[arg(long, value_enum, default_value_t = Mode::Default, env = "OUTBOARD_MODE")]
+    pub(crate) mode: Mode,
+    /// Directory of tls.key, tls.crt and ca.crt for the channel between a host and its DPU, and of pairing.json.
+    #[arg(long, default_value = api::names::CHANNEL_IDENTITY_DIR, env = "OUTBOARD_CHANNEL_IDENTITY_DIR")]
+    pub(crate) channel_identity_dir: PathBuf,
+    /// File with the identity of this boot: what is remembered of another one is void.
+    #[arg(
+        long,
+        default_value = "/proc/sys/kernel/random/boot_id",
+        env = "OUTBOARD_BOOT_ID_FILE"
+    )]
+    pub(crate) boot_id_file: PathBuf,
+    /// Where sysfs is mounted.
+    #[arg(long, default_value = "/sys", env = "OUTBOARD_SYSFS")]
+    pub(crate) sysfs: PathBuf,
     /// How this node is an OVN chassis.
     #[command(flatten)]
     pub(crate) chassis: chassis::Args,
+    /// The card of a host.
+    #[command(flatten)]
+    pub(crate) card: host::Args,
+    /// How a DPU serves its host.
+    #[command(flatten)]
+    pub(crate) dpu: dpu::Args,
+}
+
+/// What a node is in the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// The pods' namespaces and Open vSwitch are on one machine.
+    Default,
+    /// A host: its pods' ports are on its DPU.
+    Host,
+    /// A DPU: it has pods of its own, and the ports of its host's pods.
+    Dpu,
+    /// What pairing.json says at the start: host or DPU; default without it.
+    Auto,
+}
+
+impl Config {
+    /// What clap cannot say of flags that depend on each other.
+    ///
+    /// # Errors
+    /// As clap would report it.
+    pub(crate) fn check(&self) -> Result<(), clap::Error> {
+        match &self.command {
+            Command::Run(run) if run.sb.is_empty() && run.mode != Mode::Host => {
+                Err(Self::command().error(
+                    ErrorKind::MissingRequiredArgument,
+                    "the following required argument was not provided: --sb <SB>",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
 }

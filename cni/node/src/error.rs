@@ -55,6 +55,12 @@ impl From<Failure> for Error {
     }
 }
 
+impl From<channel::Failure> for Error {
+    fn from(failure: channel::Failure) -> Self {
+        Self::new(failure.code, failure.cause, failure.remedy)
+    }
+}
+
 impl From<NetnsError> for Error {
     fn from(error: NetnsError) -> Self {
         let remedy = match &error {

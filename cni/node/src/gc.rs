@@ -37,6 +37,11 @@ pub(crate) async fn gc(
             failed.push(error.about(&record.id).to_string());
         }
     }
+    left(network, &failed)
+}
+
+/// What a GC answers, given the sentences of those that could not be removed.
+pub(crate) fn left(network: &str, failed: &[String]) -> Result<(), Error> {
     if failed.is_empty() {
         return Ok(());
     }

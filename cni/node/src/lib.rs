@@ -1,6 +1,7 @@
 //! The per-node daemon: plugs pods into OVS.
 //!
-//! Mode `default`: the pods' namespaces and OVS are on one machine. It holds no Kubernetes credential while it runs
+//! Mode `default`: the pods' namespaces and OVS are on one machine. Mode `host`: the pods are here, their ports are on this host's
+//! DPU ([`host`]). It holds no Kubernetes credential while it runs
 //! (only `cni-node identity` does), and asks nobody on the way of an ADD: what a pod gets was written by cni-controller
 //! when the pod was scheduled, and is followed in OVN's southbound database.
 //!
@@ -15,14 +16,18 @@ mod chassis;
 mod check;
 mod config;
 mod detach;
+mod dpu;
 mod error;
 mod gateway;
 mod gc;
+mod host;
 mod metrics;
+mod mode;
 mod netlink;
 mod netns;
 mod node;
 mod ovn_controller;
+mod pairing;
 mod plugged;
 mod plumb;
 mod reconcile;
@@ -51,6 +56,8 @@ use std::process::ExitCode;
 
 use config::{Command, Config};
 
+pub use dpu::FAILPOINTS as DPU_FAILPOINTS;
+
 /// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
 /// (`OUTBOARD_KILL_AT`, the name of one step).
 pub const FAILPOINTS: [&str; 7] = [
@@ -63,12 +70,28 @@ pub const FAILPOINTS: [&str; 7] = [
     "del::forgotten",
 ];
 
+/// The same for mode `host`.
+pub const HOST_FAILPOINTS: [&str; 7] = [
+    "host::intent",
+    "host::wired",
+    "host::moved",
+    "host::installed",
+    "host::del_begun",
+    "host::returned",
+    "host::forgotten",
+];
+
 /// The program: flags, then the chosen part until it ends.
 pub fn main() -> ExitCode {
     let config: Config = match daemon::args::parse() {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if let Err(error) = config.check() {
+        // Nothing can be done for a closed terminal, and the exit code tells.
+        let _ = error.print();
+        return ExitCode::from(daemon::args::EXIT_USAGE);
+    }
     let common = config.command.common().clone();
     daemon::run::run("cni-node", &common, |stop| async move {
         match config.command {

@@ -74,12 +74,22 @@ impl Netns {
         Ok(netns)
     }
 
+    /// Opens a namespace that is no pod's.
+    pub(crate) fn at(path: &Path) -> Result<Self, NetnsError> {
+        Self::open(path)
+    }
+
     /// The namespace that this program runs in: the host's.
     pub(crate) fn host() -> Result<Self, NetnsError> {
         Ok(Self {
             own: true,
             ..Self::open(Path::new(OWN))?
         })
+    }
+
+    /// What tells it from all others of this boot that live.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// The descriptor, to hand to the kernel.
@@ -107,21 +117,49 @@ impl Netns {
         work: impl FnOnce(A) -> T + Send + 'static,
     ) -> Result<T, NetnsError> {
         let (done, answer) = oneshot::channel();
+        self.thread(move |enter| {
+            let before = before();
+            // A receiver that has gone only means that nobody waits for the answer.
+            let _ = done.send(enter().map(|()| work(before)));
+        })?;
+        self.answer(answer.await)
+    }
+
+    /// Runs work inside the namespace, for a caller that may block.
+    pub(crate) fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NetnsError> {
+        let (done, answer) = std::sync::mpsc::sync_channel(1);
+        self.thread(move |enter| {
+            let _ = done.send(enter().map(|()| work()));
+        })?;
+        self.answer(answer.recv())
+    }
+
+    /// Starts a thread that ends with `body`, which gets the way into the namespace.
+    fn thread(
+        &self,
+        body: impl FnOnce(&dyn Fn() -> Result<(), Errno>) + Send + 'static,
+    ) -> Result<(), NetnsError> {
         let fd = self.fd();
-        std::thread::Builder::new()
+        let started = std::thread::Builder::new()
             .name("netns".to_owned())
             .spawn(move || {
-                let before = before();
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the one thread that may: it ends below"
-                )]
-                let entered = setns(&*fd, CloneFlags::CLONE_NEWNET);
-                // A receiver that has gone only means that nobody waits for the answer.
-                let _ = done.send(entered.map(|()| work(before)));
-            })
-            .map_err(|source| self.io(source))?;
-        match answer.await {
+                body(&|| {
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "the one thread that may: it ends below"
+                    )]
+                    let entered = setns(&*fd, CloneFlags::CLONE_NEWNET);
+                    entered
+                });
+            });
+        started.map(drop).map_err(|source| self.io(source))
+    }
+
+    fn answer<T, E>(&self, answer: Result<Result<T, Errno>, E>) -> Result<T, NetnsError> {
+        match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Errno::EINVAL)) => Err(NetnsError::NotOne {
                 path: self.path.clone(),

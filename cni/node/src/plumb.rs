@@ -40,7 +40,8 @@ pub(crate) async fn plumb(
         mtu: wiring.mtu,
         queue: QUEUE,
         peer: wiring.id.ifname.clone(),
-        peer_mac: wiring.mac,
+        up: true,
+        peer_mac: Some(wiring.mac),
         peer_netns: netns.fd().as_raw_fd(),
     };
     let (name, ifname) = (pair.name.clone(), pair.peer.clone());
@@ -95,7 +96,8 @@ fn outside(pair: Veth, offload: Offload) -> Result<Made, Error> {
     Ok(Made::Pair)
 }
 
-fn inside(wiring: &Wiring, offload: Offload) -> Result<(), Error> {
+/// Sets up an interface that is in the pod, on a thread that is inside the pod's namespace.
+pub(crate) fn inside(wiring: &Wiring, offload: Offload) -> Result<(), Error> {
     let ifname = &wiring.id.ifname;
     let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
     let link = netlink
@@ -147,7 +149,8 @@ pub(crate) async fn host_links(host: &Netns) -> Result<BTreeSet<String>, Error> 
         .collect())
 }
 
-fn checksum_off(link: &str) -> Result<(), Error> {
+/// Turns checksum offload off on a link of the calling thread's namespace.
+pub(crate) fn checksum_off(link: &str) -> Result<(), Error> {
     transmit_checksum_off(link)
         .map_err(|why| kernel(&format!("turn checksum offload off on {link}"), &why))
 }
@@ -156,7 +159,7 @@ fn is_exists(error: &ChangeError) -> bool {
     error.source.raw_os_error() == Some(nix::libc::EEXIST)
 }
 
-fn exists(ifname: &str) -> Error {
+pub(crate) fn exists(ifname: &str) -> Error {
     Error::new(
         code::REFUSED,
         format!("Interface {ifname} exists already in the sandbox."),
@@ -164,11 +167,11 @@ fn exists(ifname: &str) -> Error {
     )
 }
 
-fn no_socket(why: &io::Error) -> Error {
+pub(crate) fn no_socket(why: &io::Error) -> Error {
     kernel("open a netlink socket", why)
 }
 
-fn kernel(step: &str, why: &io::Error) -> Error {
+pub(crate) fn kernel(step: &str, why: &io::Error) -> Error {
     Error::new(
         code::IO_FAILURE,
         format!("Cannot {step}: {}", chain(why)),

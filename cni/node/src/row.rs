@@ -1,10 +1,11 @@
 //! Which southbound row an ADD is about, and what to say when there is none. Pure.
 //!
-//! Only external_ids are believed ([`api::PortFacts`]): any chassis may write the rest of a row (design, §2.1).
+//! Only external_ids are believed ([`api::PortFacts`]): any chassis may write the rest of a row (design, §2.1). A DPU's chassis has
+//! rows of its own pods and rows of its host's: who asks for the one never sees the other.
 
 use std::collections::BTreeMap;
 
-use api::{FactError, PortFacts, TAG_IFNAME, TAG_POD, TAG_UID};
+use api::{FactError, PortFacts, TAG_HOST, TAG_IFNAME, TAG_POD, TAG_ROLE, TAG_UID};
 use cni_bin::code;
 
 use crate::attachment::Pod;
@@ -26,6 +27,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) ifname: &'a str,
     /// The subnet that the network's configuration names; none = whatever the pod was given.
     pub(crate) subnet: Option<&'a str>,
+    /// The host behind this DPU that asks; none = this node itself.
+    pub(crate) host: Option<&'a str>,
 }
 
 /// Why there is no row to work with.
@@ -61,6 +64,9 @@ pub(crate) fn find<'a>(
     let (mut have, mut earlier) = (Vec::new(), None);
     for (logical_port, ids) in rows {
         let tag = |key: &str| ids.get(key).map(String::as_str);
+        if tag(TAG_HOST) != wanted.host {
+            continue;
+        }
         if tag(TAG_UID) != Some(&wanted.pod.uid) {
             if tag(TAG_POD) == Some(&name) {
                 earlier = tag(TAG_UID).map(str::to_owned);
@@ -79,6 +85,22 @@ pub(crate) fn find<'a>(
         (true, Some(uid)) => Missing::EarlierPod { uid },
         (true, None) => Missing::NoRow,
     })
+}
+
+/// Looks for the row of a host's own interface.
+pub(crate) fn find_host<'a>(
+    rows: impl IntoIterator<Item = Candidate<'a>>,
+    host: &str,
+) -> Option<Result<Row, FactError>> {
+    let of_host = |ids: &BTreeMap<String, String>| {
+        let is = |key: &str, value: &str| ids.get(key).is_some_and(|found| found == value);
+        is(TAG_HOST, host) && is(TAG_ROLE, "node")
+    };
+    let (logical_port, ids) = rows.into_iter().find(|(_, ids)| of_host(ids))?;
+    Some(PortFacts::decode(ids).map(|facts| Row {
+        logical_port: logical_port.to_owned(),
+        facts,
+    }))
 }
 
 fn judge(

@@ -1,6 +1,6 @@
 //! `cni-node run`: puts the parts together and keeps them until the program is told to end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chassis::{Databases, Place};
-use crate::config::Run;
+use crate::config::{Mode, Run};
 use crate::metrics::Metrics;
+use crate::mode::{self, Part};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::ovn_controller::OvnController;
@@ -23,14 +24,32 @@ use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::under_way::UnderWay;
 use crate::vswitch::Vswitch;
-use crate::{chassis, gateway, plugged, reconcile, server, status, vip};
+use crate::{chassis, dpu, gateway, host, pairing, plugged, reconcile, server, status, vip};
 use daemon::keyed::Locks;
 
 /// Port of /metrics, /healthz and /readyz.
-const ADMIN_PORT: u16 = 9476;
+pub(crate) const ADMIN_PORT: u16 = 9476;
 
-/// Runs the daemon.
+/// Runs the daemon as what this node is.
 pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()> {
+    match mode::decide(&args)? {
+        Part::Host => host::run(args, stop).await,
+        part => with_vswitch(args, part, stop).await,
+    }
+}
+
+/// The identity of this boot.
+///
+/// # Errors
+/// The file that is to say it cannot be read.
+pub(crate) fn boot_id(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("reading the boot id from {}", file.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+/// A node with Open vSwitch: a plain one, or a DPU.
+async fn with_vswitch(args: Run, part: Part, stop: CancellationToken) -> anyhow::Result<()> {
     let admin = Admin::bind(args.common.admin_address(ADMIN_PORT)).await?;
     let mut registry = Registry::default();
     daemon::process::register(&mut registry, "cni-node");
@@ -47,7 +66,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     let (mtu, pod_mtu) = watch::channel(None);
     let (recovery, recovered) = watch::channel(false);
     let (gateway_port, node_port) = watch::channel(None);
-    let boot = journal::boot_id().context("reading the boot id")?;
+    let boot = boot_id(&args.boot_id_file)?;
     let node = Arc::new(Node {
         host: Netns::host().context("opening the host's network namespace")?,
         southbound: Southbound::new(databases.southbound.clone(), &place.chassis),
@@ -63,6 +82,28 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     let socket = daemon::socket::bind(&args.socket).context("--socket")?;
 
     let tasks = TaskTracker::new();
+    if args.mode == Mode::Auto || part == Part::Dpu {
+        let pair = pairing::follow(args.channel_identity_dir.clone(), stop.clone());
+        if args.mode == Mode::Auto {
+            let node_name = args.node_name.clone();
+            tasks.spawn(mode::compare(part, node_name, pair.clone(), pace("mode")));
+        }
+        if part == Part::Dpu {
+            let start = dpu::Start {
+                node: Arc::clone(&node),
+                args: args.dpu.clone(),
+                node_name: args.node_name.clone(),
+                sysfs: args.sysfs.clone(),
+                channel_identity: args.channel_identity_dir.clone(),
+                pairing: pair,
+                epoch: channel::epoch::of_this_process(&boot),
+                rounds: rounds.clone(),
+                readiness: readiness.clone(),
+                stop: stop.clone(),
+            };
+            dpu::start(start, &mut registry, &tasks);
+        }
+    }
     let links = gateway::Links {
         mtu: pod_mtu,
         port: gateway_port,

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::call::Call;
+use crate::call::{Call, Devices};
 use crate::error::{Error, chain};
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::stages::Stages;
+use crate::under_way::UnderWay;
 use crate::{attach, check, detach, gc, status, wiring};
 
 /// A client writes its request at once; one that does not is no client of ours.
@@ -27,8 +29,28 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Those that do not wait, or have something to undo; they are undone after the next start if they take longer.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// Who performs the operations: this node as one with Open vSwitch, or as a host whose ports are on its DPU.
+pub(crate) trait Operations: Send + Sync + 'static {
+    /// Whether an ADD may name a function of a card.
+    const DEVICES: Devices;
+
+    /// What is counted of them.
+    fn metrics(&self) -> &Metrics;
+
+    /// ADDs that wait.
+    fn under_way(&self) -> &UnderWay;
+
+    /// Performs one; the document of an ADD.
+    fn perform(
+        &self,
+        call: Call,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Option<Box<RawValue>>, Error>> + Send;
+}
+
 /// Serves until told to stop, then ends what is under way.
-pub(crate) async fn run(node: Arc<Node>, socket: Socket, stop: CancellationToken) {
+pub(crate) async fn run<N: Operations>(node: Arc<N>, socket: Socket, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -38,7 +60,7 @@ pub(crate) async fn run(node: Arc<Node>, socket: Socket, stop: CancellationToken
         match accepted {
             Ok((stream, _)) => {
                 let node = Arc::clone(&node);
-                tasks.spawn(async move { connection(&node, stream).await });
+                tasks.spawn(async move { connection(&*node, stream).await });
             }
             Err(why) => {
                 // Out of descriptors, most likely: others must end first.
@@ -49,7 +71,7 @@ pub(crate) async fn run(node: Arc<Node>, socket: Socket, stop: CancellationToken
     }
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
-        node.under_way.give_up_all();
+        node.under_way().give_up_all();
     }
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         warn!(
@@ -59,7 +81,7 @@ pub(crate) async fn run(node: Arc<Node>, socket: Socket, stop: CancellationToken
     }
 }
 
-async fn connection(node: &Node, mut stream: UnixStream) {
+async fn connection<N: Operations>(node: &N, mut stream: UnixStream) {
     let request = match tokio::time::timeout(PATIENCE, receive(&mut stream)).await {
         Ok(Ok(request)) => request,
         Ok(Err(error)) => {
@@ -127,18 +149,18 @@ async fn send(stream: &mut UnixStream, reply: &Reply) {
 }
 
 /// Serves one request: the whole of an operation, with its log line and its metrics.
-pub(crate) async fn serve(node: &Node, request: &Request) -> Reply {
+pub(crate) async fn serve<N: Operations>(node: &N, request: &Request) -> Reply {
     let started = Instant::now();
     let mut stages = Stages::default();
     let budget = Duration::from_millis(request.deadline_ms);
     // What fails at the deadline must still be undone and reported within the caller's patience.
     let deadline = started + budget.saturating_sub((budget / 10).min(Duration::from_secs(3)));
-    let done = match Call::parse(request) {
-        Ok(call) => dispatch(node, call, &mut stages, deadline).await,
+    let done = match Call::parse(request, N::DEVICES) {
+        Ok(call) => node.perform(call, &mut stages, deadline).await,
         Err(error) => Err(error),
     };
     let time = started.elapsed();
-    node.metrics
+    node.metrics()
         .request(request.command, done.is_err(), time, &stages);
     log(request, done.as_ref().err(), time, &stages);
     match done {
@@ -147,25 +169,37 @@ pub(crate) async fn serve(node: &Node, request: &Request) -> Reply {
     }
 }
 
-async fn dispatch(
-    node: &Node,
-    call: Call,
-    stages: &mut Stages,
-    deadline: Instant,
-) -> Result<Option<Box<RawValue>>, Error> {
-    match call {
-        Call::Add(add) => {
-            let result = attach::add(node, &add, stages, deadline).await?;
-            return wiring::document(add.version, &result).map(Some);
-        }
-        Call::Del { id } => detach::del(node, &id, stages, deadline).await?,
-        Call::Check(check) => check::check(node, &check, deadline).await?,
-        Call::Gc { network, valid } => {
-            gc::gc(node, &network, valid.as_deref(), stages, deadline).await?;
-        }
-        Call::Status => status::status(node).await?,
+impl Operations for Node {
+    const DEVICES: Devices = Devices::None;
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
-    Ok(None)
+
+    fn under_way(&self) -> &UnderWay {
+        &self.under_way
+    }
+
+    async fn perform(
+        &self,
+        call: Call,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> Result<Option<Box<RawValue>>, Error> {
+        match call {
+            Call::Add(add) => {
+                let result = attach::add(self, &add, stages, deadline).await?;
+                return wiring::document(add.version, &result).map(Some);
+            }
+            Call::Del { id } => detach::del(self, &id, stages, deadline).await?,
+            Call::Check(check) => check::check(self, &check, deadline).await?,
+            Call::Gc { network, valid } => {
+                gc::gc(self, &network, valid.as_deref(), stages, deadline).await?;
+            }
+            Call::Status => status::status(self).await?,
+        }
+        Ok(None)
+    }
 }
 
 fn log(request: &Request, error: Option<&Error>, time: Duration, stages: &Stages) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::names::marker;
-use api::{TAG_POD, TAG_UID};
+use api::{TAG_HOST, TAG_POD, TAG_ROLE, TAG_UID};
 use cni_bin::code;
 use ovsdb::{Client, Condition, MonitorSpec, Replica, Uuid};
 use tokio::time::Instant;
@@ -85,8 +85,9 @@ impl Southbound {
         let name = wanted.pod.to_string();
         let rows: Vec<PortBinding> = self.replica.read(|rows| {
             select(rows, |row| {
-                external_id(row, TAG_UID) == Some(&wanted.pod.uid)
-                    || external_id(row, TAG_POD) == Some(&name)
+                external_id(row, TAG_HOST) == wanted.host
+                    && (external_id(row, TAG_UID) == Some(&wanted.pod.uid)
+                        || external_id(row, TAG_POD) == Some(&name))
             })
         });
         row::find(
@@ -94,6 +95,39 @@ impl Southbound {
                 .map(|row| (row.logical_port.as_str(), &row.external_ids)),
             wanted,
         )
+    }
+
+    /// Waits for the row of a host's own interface until the deadline.
+    pub(crate) async fn host_row(&self, host: &str, deadline: Instant) -> Result<Row, Error> {
+        let mut changed = self.replica.changed();
+        loop {
+            let rows: Vec<PortBinding> = self.replica.read(|rows| {
+                select(rows, |row| {
+                    external_id(row, TAG_HOST) == Some(host)
+                        && external_id(row, TAG_ROLE) == Some("node")
+                })
+            });
+            let found = row::find_host(
+                rows.iter()
+                    .map(|row| (row.logical_port.as_str(), &row.external_ids)),
+                host,
+            );
+            let why = match found {
+                Some(Ok(row)) => return Ok(row),
+                Some(Err(why)) => format!("it cannot be read: {why}"),
+                None => self.trouble().map_or_else(
+                    || format!("chassis {} has none for that host", self.chassis),
+                    |trouble| format!("the southbound database cannot be asked: {trouble}"),
+                ),
+            };
+            if !crate::wait::change(&mut changed, deadline).await {
+                return Err(Error::new(
+                    code::TRY_AGAIN_LATER,
+                    format!("Node {host}: no port on the join subnet: {why}."),
+                    "Look at cni-controller's log; it writes the port when a Dpu names the host.",
+                ));
+            }
+        }
     }
 
     fn explain(&self, missing: &Missing, wanted: &Wanted<'_>) -> Error {

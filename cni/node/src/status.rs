@@ -6,19 +6,23 @@ use crate::error::Error;
 use crate::node::Node;
 
 /// One thing that is wrong, as a sentence without its full stop.
-struct Complaint {
-    what: String,
+pub(crate) struct Complaint {
+    pub(crate) what: String,
     /// Pods that run may have lost parts of their network.
-    limits: bool,
+    pub(crate) limits: bool,
 }
 
 /// Serves a STATUS (CNI specification, section "STATUS"): 50, or 51 when running pods are touched, too.
 pub(crate) async fn status(node: &Node) -> Result<(), Error> {
-    let complaints = complaints(node).await;
+    answer(complaints(node).await, !node.store.is_empty())
+}
+
+/// The answer to a STATUS. `attached`: there are pods that could lose something.
+pub(crate) fn answer(complaints: Vec<Complaint>, attached: bool) -> Result<(), Error> {
     if complaints.is_empty() {
         return Ok(());
     }
-    let limited = !node.store.is_empty() && complaints.iter().any(|complaint| complaint.limits);
+    let limited = attached && complaints.iter().any(|complaint| complaint.limits);
     let code = if limited {
         code::NOT_AVAILABLE_LIMITED_CONNECTIVITY
     } else {
@@ -44,7 +48,8 @@ pub(crate) async fn sentences(node: &Node) -> Vec<String> {
         .collect()
 }
 
-async fn complaints(node: &Node) -> Vec<Complaint> {
+/// All that keeps an ADD from being served.
+pub(crate) async fn complaints(node: &Node) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     let mut add = |what: String, limits| complaints.push(Complaint { what, limits });
     if let Some(trouble) = node.southbound.trouble() {

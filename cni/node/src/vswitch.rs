@@ -4,6 +4,7 @@
 //! `ovn-installed` while one of them is deaf (design, §2.3). Rows are removed by UUID, which is compare-and-delete: a
 //! younger sandbox's port is another row.
 
+mod claim;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -18,17 +19,13 @@ use crate::error::Error;
 use crate::reconcile::plan::ObservedPort;
 use crate::rows::{external_id, select, text};
 use crate::vacancies::Vacancies;
+use claim::{OWNER_KEY, OWNER_POD};
 use daemon::keyed::Locks;
 
 /// The integration bridge; ovn-controller makes it.
 pub(crate) const BRIDGE: &str = "br-int";
 /// The datapath type of a bridge that ovs-vswitchd forwards for by itself.
 const USERSPACE: &str = "netdev";
-const OWNER_KEY: &str = "outboard";
-const OWNER_POD: &str = "pod";
-const SANDBOX: &str = "sandbox";
-const IFNAME: &str = "ifname";
-const IFACE_ID: &str = "iface-id";
 
 ovsdb::table! {
     /// An interface of Open vSwitch.
@@ -145,15 +142,16 @@ impl Vswitch {
         }
     }
 
-    /// Plugs the port of an attachment, in one transaction; returns the new Interface.
+    /// Plugs the port of an attachment, in one transaction; returns the new Interface. `link` is the index of a representor.
     pub(crate) async fn plug(
         &self,
         bridge: IntegrationBridge,
         record: &Record,
+        link: Option<u32>,
         deadline: Instant,
     ) -> Result<Uuid, Error> {
         let port = &record.port;
-        let name = record.id.host_link();
+        let name = record.link();
         let _alone = self.plugs.lock(&port.iface_id).await;
         let old: Vec<ObservedPort> = self
             .ports()
@@ -162,16 +160,7 @@ impl Vswitch {
             .collect();
         let mut transaction = Transaction::new();
         self.unplug_ops(&mut transaction, &old);
-        let interface = transaction.insert(
-            "Interface",
-            [
-                ("name", Datum::from(name.as_str())),
-                (
-                    "external_ids",
-                    Datum::from(external_ids(record, &port.iface_id, &port.mac)),
-                ),
-            ],
-        );
+        let interface = transaction.insert("Interface", claim::columns(record, link));
         let row = transaction.insert(
             "Port",
             [
@@ -286,18 +275,20 @@ impl Vswitch {
     }
 
     /// All Interfaces of attachments.
-    pub(crate) fn ports(&self) -> Vec<ObservedPort> {
-        let ours = self.replica.read(|rows| {
-            select::<Interface>(rows, |row| external_id(row, OWNER_KEY) == Some(OWNER_POD))
-        });
-        ours.into_iter().map(observed).collect()
+    pub(crate) fn interfaces(&self) -> Vec<Interface> {
+        self.replica
+            .read(|rows| select(rows, |row| external_id(row, OWNER_KEY) == Some(OWNER_POD)))
     }
 
-    /// The Interface of an attachment.
-    pub(crate) fn interface(&self, id: &AttachmentId) -> Option<Interface> {
-        let name = id.host_link();
+    /// What they say of their attachments.
+    pub(crate) fn ports(&self) -> Vec<ObservedPort> {
+        self.interfaces().into_iter().map(claim::observed).collect()
+    }
+
+    /// The Interface of that name, whosever it is.
+    pub(crate) fn interface(&self, name: &str) -> Option<Interface> {
         self.replica
-            .read(|rows| select(rows, |row| text(row, "name") == Some(&name)).pop())
+            .read(|rows| select(rows, |row| text(row, "name") == Some(name)).pop())
     }
 
     /// An Interface by its row.
@@ -353,37 +344,5 @@ impl Vswitch {
                 }
             }
         });
-    }
-}
-
-/// The owner triple (pod UID, sandbox, ifname) and what ovn-controller reads.
-fn external_ids(record: &Record, iface_id: &str, mac: &str) -> BTreeMap<String, String> {
-    let (id, pod) = (&record.id, &record.pod);
-    [
-        (IFACE_ID, iface_id.to_owned()),
-        ("iface-id-ver", pod.uid.clone()),
-        ("attached-mac", mac.to_owned()),
-        (OWNER_KEY, OWNER_POD.to_owned()),
-        ("uid", pod.uid.clone()),
-        (SANDBOX, id.container.clone()),
-        (IFNAME, id.ifname.clone()),
-        ("pod", pod.to_string()),
-        ("netns", record.netns.display().to_string()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
-}
-
-fn observed(interface: Interface) -> ObservedPort {
-    let mut ids = interface.external_ids;
-    let mut take = |key: &str| ids.remove(key).unwrap_or_default();
-    ObservedPort {
-        interface: interface.uuid,
-        name: interface.name,
-        iface_id: take(IFACE_ID),
-        id: AttachmentId {
-            container: take(SANDBOX),
-            ifname: take(IFNAME),
-        },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use api::{Mac, Route};
+use api::{Mac, PortFacts, Route};
 use cni_bin::cni::{CNIResult, Interface, IpConfig, Route as ResultRoute, SpecVersion};
 use cni_bin::code;
 use ipnet::IpNet;
@@ -29,15 +29,8 @@ pub(crate) struct Wiring {
 /// The wiring of an ADD whose row was found. `node_mtu`: what the underlay leaves for a packet.
 pub(crate) fn wiring(add: &Add, row: &Row, node_mtu: u32) -> Result<Wiring, Error> {
     let facts = &row.facts;
-    agree(&add.keys, row).map_err(|error| error.about(format!("Pod {}", add.pod)))?;
-    let defaults = facts
-        .gateways
-        .iter()
-        .filter(|_| facts.default_route)
-        .map(|via| Route {
-            dst: if via.is_ipv4() { v4_any() } else { v6_any() },
-            via: *via,
-        });
+    agree(&add.keys, &row.logical_port, facts.mac, &facts.ips)
+        .map_err(|error| error.about(format!("Pod {}", add.pod)))?;
     Ok(Wiring {
         id: add.id.clone(),
         iface_id: row.logical_port.clone(),
@@ -48,27 +41,38 @@ pub(crate) fn wiring(add: &Add, row: &Row, node_mtu: u32) -> Result<Wiring, Erro
             .fold(node_mtu, u32::min),
         ips: facts.ips.clone(),
         gateways: facts.gateways.clone(),
-        routes: defaults.chain(facts.routes.iter().cloned()).collect(),
+        routes: routes(facts),
     })
 }
 
+/// All routes of a port, the default ones first.
+pub(crate) fn routes(facts: &PortFacts) -> Vec<Route> {
+    let defaults = facts
+        .gateways
+        .iter()
+        .filter(|_| facts.default_route)
+        .map(|via| Route {
+            dst: if via.is_ipv4() { v4_any() } else { v6_any() },
+            via: *via,
+        });
+    defaults.chain(facts.routes.iter().cloned()).collect()
+}
+
 /// What Multus passes was asked by annotation and allocated by cni-controller: here it can only agree or not.
-fn agree(keys: &Keys, row: &Row) -> Result<(), Error> {
-    let facts = &row.facts;
+pub(crate) fn agree(keys: &Keys, port: &str, mac: Mac, ips: &[IpNet]) -> Result<(), Error> {
     let refused = |key: &str, asked: &str, has: String| {
         Error::new(
             code::REFUSED,
             format!(
-                "\"runtimeConfig\" asks for {key} {asked}, but port {} has {has}.",
-                row.logical_port
+                "\"runtimeConfig\" asks for {key} {asked}, but port {port} has {has}."
             ),
             "Addresses are allocated when the pod is scheduled: ask for them in its annotations, then recreate the pod.",
         )
     };
-    if let Some(mac) = &keys.mac
-        && mac.parse() != Ok(facts.mac)
+    if let Some(asked) = &keys.mac
+        && asked.parse() != Ok(mac)
     {
-        return Err(refused("mac", mac, facts.mac.to_string()));
+        return Err(refused("mac", asked, mac.to_string()));
     }
     let address = |text: &str| {
         text.split('/')
@@ -78,11 +82,11 @@ fn agree(keys: &Keys, row: &Row) -> Result<(), Error> {
     match keys
         .ips
         .iter()
-        .find(|ip| !facts.ips.iter().any(|own| Some(own.addr()) == address(ip)))
+        .find(|ip| !ips.iter().any(|own| Some(own.addr()) == address(ip)))
     {
         None => Ok(()),
         Some(ip) => {
-            let has: Vec<_> = facts.ips.iter().map(ToString::to_string).collect();
+            let has: Vec<_> = ips.iter().map(ToString::to_string).collect();
             Err(refused("the address", ip, has.join(", ")))
         }
     }
@@ -90,15 +94,26 @@ fn agree(keys: &Keys, row: &Row) -> Result<(), Error> {
 
 /// The result of the ADD, after those of the plugins before us in a chain (CNI specification, section "ADD success").
 pub(crate) fn result(wiring: &Wiring, add: &Add) -> CNIResult {
-    let mut result = add.prev_result.clone().unwrap_or_default();
-    result.interfaces.push(Interface {
+    let near = Interface {
         name: wiring.id.host_link(),
         mac: String::new(),
         mtu: Some(wiring.mtu),
         sandbox: None,
         socket_path: None,
         pci_id: None,
-    });
+    };
+    result_after(Some(near), None, wiring, add)
+}
+
+/// The same with another end on the host, or none, and a pod's interface that is a function of a card.
+pub(crate) fn result_after(
+    near: Option<Interface>,
+    pci_id: Option<String>,
+    wiring: &Wiring,
+    add: &Add,
+) -> CNIResult {
+    let mut result = add.prev_result.clone().unwrap_or_default();
+    result.interfaces.extend(near);
     let index = u32::try_from(result.interfaces.len()).ok();
     result.interfaces.push(Interface {
         name: wiring.id.ifname.clone(),
@@ -106,7 +121,7 @@ pub(crate) fn result(wiring: &Wiring, add: &Add) -> CNIResult {
         mtu: Some(wiring.mtu),
         sandbox: Some(add.netns.display().to_string()),
         socket_path: None,
-        pci_id: None,
+        pci_id,
     });
     result.ips.extend(wiring.ips.iter().map(|ip| {
         IpConfig {

@@ -26,7 +26,7 @@ fn request(command: Command, config: &str, env: &[(&str, &str)]) -> Request {
 #[test]
 fn an_add_is_read_whole() {
     let config = r#","subnet":"blue","mtu":1300,"runtimeConfig":{"mac":"0a:58:00:00:00:01","ips":["10.1.0.9/16"]}"#;
-    let Call::Add(add) = Call::parse(&request(Command::Add, config, &[])).unwrap() else {
+    let Call::Add(add) = Call::parse(&request(Command::Add, config, &[]), Devices::None).unwrap() else {
         panic!("not an ADD");
     };
     assert_eq!(
@@ -44,14 +44,31 @@ fn an_add_is_read_whole() {
 }
 
 #[test]
+fn a_device_is_taken_from_either_place_where_there_is_a_card() {
+    let device = |config: &str| {
+        let request = request(Command::Add, config, &[]);
+        match Call::parse(&request, Devices::Functions).unwrap() {
+            Call::Add(add) => add.keys.device,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(device(""), None);
+    assert_eq!(device(r#","deviceID":"""#), None);
+    let config = r#","deviceID":"0000:01:00.1""#;
+    assert_eq!(device(config).as_deref(), Some("0000:01:00.1"));
+    let both = r#","deviceID":"0000:01:00.1","runtimeConfig":{"deviceID":"0000:01:00.2"}"#;
+    assert_eq!(device(both).as_deref(), Some("0000:01:00.2"));
+}
+
+#[test]
 fn a_del_needs_neither_netns_nor_pod() {
     let request = request(Command::Del, "", &[(CNI_NETNS, ""), (CNI_ARGS, "")]);
-    assert!(matches!(Call::parse(&request).unwrap(), Call::Del { .. }));
+    assert!(matches!(Call::parse(&request, Devices::None).unwrap(), Call::Del { .. }));
 }
 
 #[test]
 fn a_gc_tells_no_list_from_an_empty_one() {
-    let valid = |config: &str| match Call::parse(&request(Command::Gc, config, &[])).unwrap() {
+    let valid = |config: &str| match Call::parse(&request(Command::Gc, config, &[]), Devices::None).unwrap() {
         Call::Gc { valid, .. } => valid,
         other => panic!("{other:?}"),
     };
@@ -89,7 +106,7 @@ fn bad_input_has_its_code_and_names_the_cause(
     #[case] code: u32,
     #[case] cause: &str,
 ) {
-    let error = Call::parse(&request(Command::Add, config, env)).unwrap_err();
+    let error = Call::parse(&request(Command::Add, config, env), Devices::None).unwrap_err();
     assert_eq!(error.code, code, "{error}");
     assert!(error.cause.contains(cause), "{error}");
     assert!(!error.remedy.is_empty(), "{error}");

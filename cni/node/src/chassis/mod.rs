@@ -145,7 +145,12 @@ async fn converge(place: &Place, args: &Args, vswitch: &Client, local: &Replica)
         warn!("the SSL row of Open vSwitch named other files: it is changed");
     }
     match vswitch.transact(plan.transaction(observed.root), deadline()).await {
-        Ok(_) => info!(keys = ?plan.set, "chassis settings written to Open vSwitch"),
+        Ok(_) => {
+            info!(keys = ?plan.set, config = ?plan.config, "chassis settings written to Open vSwitch");
+            if plan.config.contains_key("hw-offload") {
+                warn!("Open vSwitch's hw-offload was changed: ovs-vswitchd takes it up for all ports when it is restarted");
+            }
+        }
         Err(error) => problems.push(format!(
             "cannot write the chassis settings to the local Open vSwitch database: {error}; see ovsdb-server's log"
         )),
@@ -183,6 +188,7 @@ fn observe(local: &Replica) -> Result<Option<Observed>, String> {
     Ok(Some(Observed {
         root: root.uuid,
         external_ids: root.external_ids,
+        other_config: root.other_config,
         ssl,
     }))
 }

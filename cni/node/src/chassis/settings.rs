@@ -10,6 +10,7 @@ ovsdb::table! {
     /// The root row of the local database.
     pub(crate) struct OpenVSwitch in "Open_vSwitch" {
         external_ids: BTreeMap<String, String>,
+        other_config: BTreeMap<String, String>,
         ssl: Option<Uuid>,
     }
 }
@@ -45,6 +46,13 @@ pub(crate) struct Args {
     /// ovn-controller probes ovs-vswitchd after so many idle seconds.
     #[arg(long, env = "OUTBOARD_OPENFLOW_PROBE_INTERVAL", default_value_t = 60)]
     pub(crate) openflow_probe_interval: u32,
+    /// Let Open vSwitch hand flows to the card, or not. Left alone if not given; a change needs a restart of ovs-vswitchd.
+    #[arg(long, env = "OUTBOARD_HW_OFFLOAD", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) hw_offload: Option<bool>,
+    /// Where flows that are handed over live: "none" (card and kernel), "skip_sw" (card alone) or "skip_hw". Left alone if not given.
+    #[arg(long, env = "OUTBOARD_TC_POLICY",
+          value_parser = clap::builder::PossibleValuesParser::new(["none", "skip_sw", "skip_hw"]))]
+    pub(crate) tc_policy: Option<String>,
     /// File in which Open vSwitch's start scripts find the system-id; skipped when its directory is not mounted.
     #[arg(
         long,
@@ -79,6 +87,7 @@ pub(crate) struct TlsFiles {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Desired {
     pub(crate) external_ids: BTreeMap<String, String>,
+    pub(crate) other_config: BTreeMap<String, String>,
     pub(crate) tls: Option<TlsFiles>,
 }
 
@@ -87,14 +96,17 @@ pub(crate) struct Desired {
 pub(crate) struct Observed {
     pub(crate) root: Uuid,
     pub(crate) external_ids: BTreeMap<String, String>,
+    pub(crate) other_config: BTreeMap<String, String>,
     pub(crate) ssl: Option<(Uuid, TlsFiles)>,
 }
 
 /// The difference.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Keys to set, with their values.
+    /// Keys of external_ids to set, with their values.
     pub(crate) set: BTreeMap<String, String>,
+    /// The same of other_config.
+    pub(crate) config: BTreeMap<String, String>,
     pub(crate) ssl: SslPlan,
 }
 
@@ -140,50 +152,58 @@ pub(crate) fn desired(place: &Place, args: &Args) -> Desired {
             certificate: path("tls.crt"),
             ca_cert: path("ca.crt"),
         });
-    let external_ids = external_ids
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect();
-    Desired { external_ids, tls }
+    let offload = args.hw_offload.map(|on| ("hw-offload", on.to_string()));
+    let policy = args.tc_policy.clone().map(|policy| ("tc-policy", policy));
+    let owned = |(key, value): (&str, String)| (key.to_owned(), value);
+    Desired {
+        external_ids: external_ids.into_iter().map(owned).collect(),
+        other_config: offload.into_iter().chain(policy).map(owned).collect(),
+        tls,
+    }
 }
 
 /// What differs.
 pub(crate) fn plan(desired: &Desired, observed: &Observed) -> Plan {
-    let set = desired
-        .external_ids
-        .iter()
-        .filter(|(key, value)| observed.external_ids.get(*key) != Some(value))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
+    let differing = |desired: &BTreeMap<String, String>, observed: &BTreeMap<String, String>| {
+        let differs = |(key, value): &(&String, &String)| observed.get(*key) != Some(*value);
+        let differing = desired.iter().filter(differs);
+        differing
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
     let ssl = match (&desired.tls, &observed.ssl) {
         (None, _) => SslPlan::Keep,
         (Some(wanted), None) => SslPlan::Insert(wanted.clone()),
         (Some(wanted), Some((_, held))) if wanted == held => SslPlan::Keep,
         (Some(wanted), Some((row, _))) => SslPlan::Update(*row, wanted.clone()),
     };
-    Plan { set, ssl }
+    Plan {
+        set: differing(&desired.external_ids, &observed.external_ids),
+        config: differing(&desired.other_config, &observed.other_config),
+        ssl,
+    }
 }
 
 impl Plan {
     /// Whether all is as it should be.
     pub(crate) fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.ssl == SslPlan::Keep
+        self.set.is_empty() && self.config.is_empty() && self.ssl == SslPlan::Keep
     }
 
     /// The one transaction that performs it on the root row.
     pub(crate) fn transaction(&self, root: Uuid) -> Transaction {
         let mut transaction = Transaction::new();
         let this = || [Condition::uuid(root)];
-        if !self.set.is_empty() {
+        for (column, set) in [("external_ids", &self.set), ("other_config", &self.config)] {
+            if set.is_empty() {
+                continue;
+            }
             // A map insert keeps an old value silently, so the keys go first.
-            let keys: Vec<String> = self.set.keys().cloned().collect();
+            let keys: Vec<String> = set.keys().cloned().collect();
             transaction.mutate(
                 "Open_vSwitch",
                 this(),
-                [
-                    Mutation::delete("external_ids", keys),
-                    Mutation::insert("external_ids", &self.set),
-                ],
+                [Mutation::delete(column, keys), Mutation::insert(column, set)],
             );
         }
         match &self.ssl {

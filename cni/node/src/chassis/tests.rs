@@ -33,6 +33,8 @@ fn args() -> Args {
         monitor_all: true,
         remote_probe_interval: 30_000,
         openflow_probe_interval: 60,
+        hw_offload: None,
+        tc_policy: None,
         system_id_conf: "/etc/openvswitch/system-id.conf".into(),
     }
 }
@@ -75,6 +77,7 @@ fn without_tls_the_ssl_row_is_not_ours() {
     let observed = Observed {
         root: Uuid::nil(),
         external_ids: BTreeMap::new(),
+        other_config: BTreeMap::new(),
         ssl: Some((Uuid::nil(), files("/etc/other"))),
     };
     assert_eq!(plan(&desired, &observed).ssl, SslPlan::Keep);
@@ -104,7 +107,10 @@ async fn what_others_change_is_put_back() {
             socket.display()
         ))
     };
-    vsctl("init -- set Open_vSwitch . external_ids:rundir=/run/openvswitch");
+    vsctl(
+        "init -- set Open_vSwitch . external_ids:rundir=/run/openvswitch other_config:tc-policy=none \
+         other_config:vlan-limit=1",
+    );
 
     let nowhere = ovsdb::Remote::Unix(home.path().join("nowhere"));
     let start = |name: &str, remote| ovsdb::Client::start(ovsdb::Config::new(name, vec![remote]));
@@ -114,6 +120,8 @@ async fn what_others_change_is_put_back() {
     };
     let args = Args {
         system_id_conf: home.path().join("system-id.conf"),
+        hw_offload: Some(true),
+        tc_policy: Some("skip_sw".to_owned()),
         ..args()
     };
     let (readiness, stop) = (Readiness::default(), CancellationToken::new());
@@ -131,7 +139,11 @@ async fn what_others_change_is_put_back() {
     let is_set = || {
         let ids = vsctl("get Open_vSwitch . external_ids");
         let ssl = vsctl("get-ssl");
-        ids.contains("system-id=n1.example")
+        let config = vsctl("get Open_vSwitch . other_config");
+        config.contains("hw-offload=\"true\"")
+            && config.contains("tc-policy=skip_sw")
+            && config.contains("vlan-limit")
+            && ids.contains("system-id=n1.example")
             && ids.contains("rundir=")
             && ssl.contains("/var/lib/outboard/identity/tls.key")
             && ssl.contains("/var/lib/outboard/identity/ca.crt")
@@ -139,7 +151,7 @@ async fn what_others_change_is_put_back() {
     eventually("the settings", is_set).await;
     vsctl("set Open_vSwitch . external_ids:system-id=other -- set-ssl /a /b /c");
     eventually("the settings again", is_set).await;
-    vsctl("del-ssl -- remove Open_vSwitch . external_ids system-id");
+    vsctl("del-ssl -- remove Open_vSwitch . external_ids system-id -- clear Open_vSwitch . other_config -- set Open_vSwitch . other_config:vlan-limit=2");
     eventually("the settings once more", is_set).await;
 
     let said = format!("{:?}", readiness.complaints());
@@ -159,17 +171,25 @@ proptest! {
     fn a_plan_made_after_an_apply_is_empty(
         held in proptest::collection::btree_map("system-id|hostname|ovn-remote|rundir|ovn-encap-ip", "[ab]", 0..5),
         ssl in proptest::option::of("[ab]"),
+        config in proptest::collection::btree_map("hw-offload|tc-policy|other", "[ab]|true", 0..3),
+        offload in proptest::option::of(any::<bool>()),
     ) {
-        let desired = desired(&place("ssl:198.18.0.9:6642"), &args());
+        let args = Args { hw_offload: offload, tc_policy: Some("none".to_owned()), ..args() };
+        let desired = desired(&place("ssl:198.18.0.9:6642"), &args);
         let files = |name: String| TlsFiles { private_key: name.clone(), certificate: name.clone(), ca_cert: name };
         let foreign = held.get("rundir").cloned();
         let mut observed = Observed {
             root: Uuid::nil(),
             external_ids: held,
+            other_config: config,
             ssl: ssl.map(|name| (Uuid::nil(), files(name))),
         };
         let made = plan(&desired, &observed);
         observed.external_ids.extend(made.set);
+        observed.other_config.extend(made.config);
+        if offload.is_none() {
+            prop_assert!(!desired.other_config.contains_key("hw-offload"));
+        }
         match made.ssl {
             SslPlan::Keep => {}
             SslPlan::Insert(files) => observed.ssl = Some((Uuid::nil(), files)),

@@ -11,14 +11,14 @@ use super::node_port::NodePort;
 use crate::netlink::{Event, Netlink};
 
 /// What is known of `ob0`, to tell its events from others.
-pub(super) struct Concern {
+pub(crate) struct Concern {
     index: Option<u32>,
     port: watch::Receiver<Option<NodePort>>,
 }
 
 impl Concern {
     /// Looks once; then events say the rest.
-    pub(super) fn new(port: watch::Receiver<Option<NodePort>>) -> Self {
+    pub(crate) fn new(port: watch::Receiver<Option<NodePort>>) -> Self {
         let link = Netlink::open().and_then(|mut netlink| netlink.link(GATEWAY_IFNAME));
         Self {
             index: link.ok().flatten().map(|link| link.index),
@@ -27,7 +27,7 @@ impl Concern {
     }
 
     /// Whether the gateway must look again.
-    pub(super) fn of(&mut self, event: &Event) -> bool {
+    pub(crate) fn of(&mut self, event: &Event) -> bool {
         match event {
             Event::Link { index, name, .. } if name == GATEWAY_IFNAME => {
                 self.index = Some(*index);

@@ -4,9 +4,9 @@
 //! into Open vSwitch, [`kernel`] gives it addresses and routes, [`firewall`] masquerades what pods send outside (design §4).
 //! When the row goes away, everything stays: an emptied northbound database must not cut a node off. Stopping leaves it, too.
 
-mod concern;
+pub(crate) mod concern;
 mod firewall;
-mod kernel;
+pub(crate) mod kernel;
 pub(crate) mod nft;
 pub(crate) mod node_port;
 mod port;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::names::{GATEWAY_IFNAME, marker};
-use api::{Mac, NodeFacts, PortFacts, Role, TAG_ROLE};
+use api::{Mac, NodeFacts, PortFacts, Role, TAG_HOST, TAG_ROLE};
 use ipnet::IpNet;
 use ovsdb::{Condition, Uuid};
 
@@ -41,13 +41,17 @@ pub(crate) fn condition(chassis: &str) -> Condition {
     Condition::includes("external_ids", BTreeMap::from(wanted))
 }
 
-/// The one row among those that the condition lets through.
+/// The one row among those that the condition lets through. A DPU's chassis also has those of hosts behind it.
 ///
 /// # Errors
 /// A sentence for the operator: there is none, there are several, or it cannot be read.
 pub(crate) fn choose(rows: &[PortBinding], chassis: &str) -> Result<NodePort, String> {
-    let [row] = rows else {
-        return Err(match rows {
+    let own: Vec<&PortBinding> = rows
+        .iter()
+        .filter(|row| !row.external_ids.contains_key(TAG_HOST))
+        .collect();
+    let [row] = own[..] else {
+        return Err(match &own[..] {
             [] => format!(
                 "the southbound database has no port of this node ({GATEWAY_IFNAME} of chassis {chassis}): is cni-controller running, and does the Node exist?"
             ),

@@ -11,12 +11,13 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkVfInfo,
+    VfInfo, VfInfoMac,
 };
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-/// A pair of virtual Ethernet links: one end here, up from its birth, the other in another network namespace, down.
+/// A pair of virtual Ethernet links: one end here, the other in another network namespace, down.
 ///
 /// (The far end can't be born up: it does not know its peer yet, and veth_open of the kernel refuses.)
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,12 +28,29 @@ pub(crate) struct Veth {
     pub(crate) mtu: u32,
     /// Length of the transmit queue of both ends, packets.
     pub(crate) queue: u32,
+    /// Whether this end is up from its birth.
+    pub(crate) up: bool,
     /// Name of the far end.
     pub(crate) peer: String,
-    /// Its MAC address.
-    pub(crate) peer_mac: Mac,
+    /// Its MAC address; none = the kernel's choice.
+    pub(crate) peer_mac: Option<Mac>,
     /// Namespace of the far end: a descriptor that stays open until the change is applied.
     pub(crate) peer_netns: RawFd,
+}
+
+/// A link's way into another network namespace: there it has another name, and is down until it is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Move {
+    /// The link's index here.
+    pub(crate) link: u32,
+    /// The other namespace: a descriptor that stays open until the change is applied.
+    pub(crate) netns: RawFd,
+    /// Its name there.
+    pub(crate) name: String,
+    /// Its MAC address from now on; none = as it was.
+    pub(crate) mac: Option<Mac>,
+    /// Its MTU from now on, bytes; none = as it was.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// A route of the main table through one link.
@@ -85,6 +103,44 @@ pub(crate) enum Change {
     ReplaceRoute(Route),
     /// Removes a route; none is fine.
     DeleteRoute(Route),
+    /// Sets a link down.
+    SetDown {
+        /// The link's index.
+        link: u32,
+    },
+    /// Sets a link's MTU.
+    SetMtu {
+        /// The link's index.
+        link: u32,
+        /// Bytes.
+        mtu: u32,
+    },
+    /// Sets a link's MAC address.
+    SetMac {
+        /// The link's index.
+        link: u32,
+        /// The address.
+        mac: Mac,
+    },
+    /// Gives a link another name; refused when another link has it. The link must be down.
+    Rename {
+        /// The link's index.
+        link: u32,
+        /// The new name.
+        name: String,
+    },
+    /// Sets the MAC address of a virtual function, by its physical one: it has no link of its own.
+    SetVfMac {
+        /// The index of the physical function's link.
+        link: u32,
+        /// As the physical function counts it.
+        number: u32,
+        /// The address; zeros: the card's choice.
+        mac: Mac,
+    },
+    /// Moves a link into another network namespace. Refused with the link moved, but not renamed, when a link of that name
+    /// is there.
+    Move(Move),
 }
 
 impl Change {
@@ -98,6 +154,29 @@ impl Change {
                 (Message::DelLink(link), 0)
             }
             Self::SetUp { link } => (Message::SetLink(up(*link)), 0),
+            Self::SetDown { link } => {
+                let mut message = up(*link);
+                message.header.flags = LinkFlags::empty();
+                (Message::SetLink(message), 0)
+            }
+            Self::SetMtu { link, mtu } => {
+                (Message::SetLink(with(*link, LinkAttribute::Mtu(*mtu))), 0)
+            }
+            Self::SetMac { link, mac } => (
+                Message::SetLink(with(*link, LinkAttribute::Address(mac.0.to_vec()))),
+                0,
+            ),
+            Self::Rename { link, name } => (
+                Message::SetLink(with(*link, LinkAttribute::IfName(name.clone()))),
+                0,
+            ),
+            Self::SetVfMac { link, number, mac } => {
+                let mac = VfInfoMac::new(*number, &mac.0);
+                let function = LinkVfInfo(vec![VfInfo::Mac(mac)]);
+                let list = LinkAttribute::VfInfoList(vec![function]);
+                (Message::SetLink(with(*link, list)), 0)
+            }
+            Self::Move(step) => (Message::SetLink(step.message()), 0),
             Self::AddAddress { link, address } => (
                 Message::NewAddress(address_message(*link, *address)),
                 NLM_F_CREATE | NLM_F_EXCL,
@@ -133,16 +212,21 @@ impl Change {
 impl Veth {
     fn message(&self) -> LinkMessage {
         let mut peer = LinkMessage::default();
-        peer.attributes = vec![
-            LinkAttribute::IfName(self.peer.clone()),
-            LinkAttribute::Address(self.peer_mac.0.to_vec()),
+        peer.attributes = vec![LinkAttribute::IfName(self.peer.clone())];
+        if let Some(mac) = self.peer_mac {
+            peer.attributes
+                .push(LinkAttribute::Address(mac.0.to_vec()));
+        }
+        peer.attributes.extend([
             LinkAttribute::Mtu(self.mtu),
             LinkAttribute::TxQueueLen(self.queue),
             LinkAttribute::NetNsFd(self.peer_netns),
-        ];
+        ]);
         let mut link = LinkMessage::default();
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
+        if self.up {
+            link.header.flags = LinkFlags::Up;
+            link.header.change_mask = LinkFlags::Up;
+        }
         link.attributes = vec![
             LinkAttribute::IfName(self.name.clone()),
             LinkAttribute::Mtu(self.mtu),
@@ -152,6 +236,21 @@ impl Veth {
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
             ]),
         ];
+        link
+    }
+}
+
+impl Move {
+    fn message(&self) -> LinkMessage {
+        let mut link = up(self.link);
+        link.header.flags = LinkFlags::empty();
+        link.attributes = vec![
+            LinkAttribute::NetNsFd(self.netns),
+            LinkAttribute::IfName(self.name.clone()),
+        ];
+        let mac = self.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec()));
+        link.attributes.extend(mac);
+        link.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         link
     }
 }
@@ -209,6 +308,13 @@ fn up(index: u32) -> LinkMessage {
     link
 }
 
+fn with(index: u32, attribute: LinkAttribute) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes.push(attribute);
+    link
+}
+
 /// OVN's addresses are unique by allocation: duplicate address detection would only cost a second.
 fn address_message(link: u32, address: IpNet) -> AddressMessage {
     let (prefix, mut message) = match address {
@@ -241,6 +347,18 @@ impl fmt::Display for Change {
             Self::AddVeth(veth) => write!(f, "create veth pair {}/{}", veth.name, veth.peer),
             Self::DeleteLink { name } => write!(f, "delete link {name}"),
             Self::SetUp { link } => write!(f, "set link {link} up"),
+            Self::SetDown { link } => write!(f, "set link {link} down"),
+            Self::SetMtu { link, mtu } => write!(f, "set the MTU of link {link} to {mtu}"),
+            Self::SetMac { link, mac } => write!(f, "set the MAC address of link {link} to {mac}"),
+            Self::Rename { link, name } => write!(f, "rename link {link} to {name}"),
+            Self::SetVfMac { link, number, mac } => {
+                write!(f, "set the MAC address of virtual function {number} of link {link} to {mac}")
+            }
+            Self::Move(step) => write!(
+                f,
+                "move link {} into another network namespace as {}",
+                step.link, step.name
+            ),
             Self::AddAddress { link, address } => write!(f, "add address {address} to link {link}"),
             Self::DeleteAddress { link, address } => {
                 write!(f, "remove address {address} from link {link}")

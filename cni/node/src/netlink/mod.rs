@@ -13,7 +13,7 @@ mod observe;
 mod socket;
 mod wire;
 
-pub(crate) use change::{Change, Route, Veth};
+pub(crate) use change::{Change, Move, Route, Veth};
 pub(crate) use conntrack::{Flow, forget_udp};
 pub(crate) use ethtool::transmit_checksum_off;
 pub(crate) use events::{Event, Events};

@@ -33,6 +33,10 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// Whether its far end is up, too.
     pub(crate) carrier: bool,
+    /// Of a veth: the index of its far end, in the namespace that this one is in.
+    pub(crate) peer: Option<u32>,
+    /// Of a device's own link: the device, as its bus names it (a PCI address). Nobody can change it.
+    pub(crate) parent: Option<String>,
 }
 
 impl Netlink {
@@ -42,6 +46,17 @@ impl Netlink {
         request
             .attributes
             .push(LinkAttribute::IfName(name.to_owned()));
+        self.one_link(request)
+    }
+
+    /// The link of that index, if there is one.
+    pub(crate) fn link_at(&mut self, index: u32) -> io::Result<Option<Link>> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        self.one_link(request)
+    }
+
+    fn one_link(&mut self, request: LinkMessage) -> io::Result<Option<Link>> {
         match self.get(Message::GetLink(request)) {
             Ok(Message::NewLink(message)) => Ok(Some(link(&message))),
             Ok(_) => Err(io::Error::other(
@@ -101,15 +116,21 @@ fn link(message: &LinkMessage) -> Link {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        peer: None,
+        parent: None,
     };
+    let (mut parent, mut made) = (None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::Address(bytes) => {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac);
             }
+            LinkAttribute::ParentDevName(device) => parent = Some(device.clone()),
             LinkAttribute::LinkInfo(infos) => {
+                made = infos.iter().any(|i| matches!(i, LinkInfo::Kind(_)));
                 link.veth = infos
                     .iter()
                     .any(|i| matches!(i, LinkInfo::Kind(InfoKind::Veth)));
@@ -117,6 +138,8 @@ fn link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    // A link that somebody made over another one may have that one's device.
+    link.parent = parent.filter(|_| !made);
     link
 }
 

@@ -14,7 +14,8 @@ fn pair(pod: &crate::netns::Netns) -> Change {
         mtu: 1342,
         queue: 1000,
         peer: "eth0".into(),
-        peer_mac: MAC,
+        up: true,
+        peer_mac: Some(MAC),
         peer_netns: pod.fd().as_raw_fd(),
     })
 }

@@ -1,4 +1,5 @@
-//! Publishes what the API server does not know of this node's pods: the addresses of all interfaces but the first.
+//! Publishes what the API server does not know of the pods on this chassis (its own, and on a DPU its host's): the addresses of all
+//! interfaces but the first.
 //!
 //! For `cni-controller --rebuild` alone, when the northbound database was lost ([`api::PluggedPort`]). The place is
 //! external_ids of this node's row in the southbound Chassis_Private. Not in Chassis: every other node's ovn-controller
@@ -118,7 +119,9 @@ async fn round(
 /// What the journal says. Of two sandboxes of one pod the younger one's interface holds the port.
 fn desired(records: &[Record]) -> Entries {
     let mut holders: BTreeMap<(&str, &str), &Record> = BTreeMap::new();
-    for record in records.iter().filter(|r| r.id.ifname != PRIMARY_IFNAME) {
+    // A host's own interface is no pod's.
+    let of_pods = records.iter().filter(|r| !r.pod.uid.is_empty());
+    for record in of_pods.filter(|r| r.id.ifname != PRIMARY_IFNAME) {
         let key = (record.pod.uid.as_str(), record.id.ifname.as_str());
         let holder = holders.entry(key).or_insert(record);
         if record.ordinal > holder.ordinal {

@@ -29,6 +29,7 @@ fn record(container: &str, uid: &str, ifname: &str, ip: &str, ordinal: u64) -> R
         netns: "/run/netns/a".into(),
         port: PortRecord::new(lsp, api::Mac([2, 0, 0, 0, 0, 1]), &ips),
         ordinal,
+        end: crate::attachment::End::Veth,
     }
 }
 
@@ -36,7 +37,11 @@ fn record(container: &str, uid: &str, ifname: &str, ip: &str, ordinal: u64) -> R
 fn all_interfaces_but_the_first_are_published_and_the_younger_sandbox_speaks_for_a_pod() {
     let mut old = record("c0", "u2", "net1", "10.1.0.9/24", 4);
     old.port.ips.clear();
+    let mut gateway = record("h1/host", "", "ob0", "100.64.0.7/16", 5);
+    gateway.pod.name = "h1".into();
     let entries = desired(&[
+        gateway,
+        record("h1/c1", "u3", "net1", "10.1.0.8/24", 6),
         record("c1", "u1", "eth0", "10.0.0.5/24", 0),
         record("c2", "u1", "net1", "10.1.0.6/24 fd00::6/64", 3),
         record("c1", "u1", "net1", "10.1.0.5/24 fd00::5/64", 1),
@@ -48,6 +53,7 @@ fn all_interfaces_but_the_first_are_published_and_the_younger_sandbox_speaks_for
     outboard = 1
     outboard/u1/fast0 = default/web/blue/fast0 02:00:00:00:00:01 fd01::5
     outboard/u1/net1 = default/web/blue/net1 02:00:00:00:00:01 10.1.0.6 fd00::6
+    outboard/u3/net1 = default/web/blue/net1 02:00:00:00:00:01 10.1.0.8
     ");
 }
 

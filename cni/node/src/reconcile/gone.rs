@@ -3,8 +3,11 @@
 //! A pod's namespace that ends takes its end of the pair along, and the kernel the host's: the end of the link is the end of the
 //! sandbox. (Its path in /run/netns is not watched: a namespace whose path is gone lives on while a process is in it.) A DEL makes
 //! the same event; it has removed port and record by the time anybody looks, and that look costs no system call.
+//!
+//! The representor of a host's attachment is the card's. That it went is no end; that there is one again, with another index, is a
+//! reason to look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::info;
@@ -13,10 +16,13 @@ use crate::attachment::is_host_link;
 use crate::netlink::{Event, Events};
 use crate::node::Node;
 use crate::rounds::Pace;
+use crate::store::Store;
 
 #[derive(Debug, Default)]
 struct Links {
     names: BTreeSet<String>,
+    /// Representors that are there, with their indexes.
+    representors: BTreeMap<String, u32>,
     /// Events were lost: there may be others.
     more: bool,
 }
@@ -27,14 +33,20 @@ pub(super) struct Gone(Arc<Mutex<Links>>);
 
 impl Gone {
     /// Follows the links of this node and wakes the loop.
-    pub(super) fn follow(pace: &mut Pace) -> Self {
+    pub(super) fn follow(pace: &mut Pace, store: Store) -> Self {
         let gone = Self::default();
         let heard = gone.clone();
-        pace.wake_on_kernel(Events::links(), move |event| heard.note(event));
+        let is_representor = move |name: &str| {
+            let mut records = store.all().into_iter();
+            records.any(|record| record.far().is_some_and(|far| far.link == name))
+        };
+        pace.wake_on_kernel(Events::links(), move |event| {
+            heard.note(event, &is_representor)
+        });
         gone
     }
 
-    fn note(&self, event: &Event) -> bool {
+    fn note(&self, event: &Event, is_representor: &impl Fn(&str) -> bool) -> bool {
         // Nothing that holds the lock can panic halfway.
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
@@ -43,6 +55,14 @@ impl Gone {
             } if is_host_link(name) => {
                 links.names.insert(name.clone());
                 true
+            }
+            Event::Link { name, index, gone } if !is_host_link(name) && is_representor(name) => {
+                if *gone {
+                    links.representors.remove(name);
+                } else {
+                    links.representors.insert(name.clone(), *index);
+                }
+                !gone
             }
             Event::Lost => {
                 links.more = true;
@@ -54,13 +74,24 @@ impl Gone {
 
     /// Whether a link that went has left a record or a port.
     pub(super) fn left_something(&self, node: &Node) -> bool {
-        let Links { names, more } =
-            std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if more {
+        let Links {
+            names,
+            representors,
+            more,
+        } = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let plugged = node.vswitch.ports();
+        let another = plugged.iter().any(|port| {
+            let now = representors.get(&port.name);
+            now.is_some_and(|now| port.link != Some(*now))
+        });
+        let mut missing = representors
+            .keys()
+            .filter(|name| !plugged.iter().any(|port| port.name == **name));
+        if more || another || missing.next().is_some() {
             return true;
         }
         let records = node.store.all().into_iter().map(|one| one.id.host_link());
-        let ports = node.vswitch.ports().into_iter().map(|port| port.name);
+        let ports = plugged.into_iter().map(|port| port.name);
         let left: BTreeSet<String> = records
             .chain(ports)
             .filter(|name| names.contains(name))

@@ -1,7 +1,7 @@
 //! Keeps journal, OVS and kernel in step: removes what no attachment owns, plugs again what OVS has lost.
 //!
 //! observe → plan → apply, at the start, whenever the database comes back, when the link of an attachment goes away without a
-//! DEL, and every half minute. Operations that are under way hold their attachment's lock: their parts are left alone until the
+//! DEL, when the representor of a host's attachment comes back, and every half minute. Operations that are under way hold their attachment's lock: their parts are left alone until the
 //! next round. [`plan`] is pure.
 
 mod gone;
@@ -18,6 +18,8 @@ use tracing::info;
 
 use self::gone::Gone;
 use self::plan::{Action, Observed, plan};
+use crate::attachment::is_host_link;
+use crate::dpu::plugging;
 use crate::error::Error;
 use crate::node::{Node, UNDO};
 use crate::plumb::{host_links, unplumb};
@@ -28,7 +30,7 @@ pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pac
     pace.wake_on(node.vswitch.client().status());
     // The first contents come with a change, not with a change of status.
     let mut filled = node.vswitch.changed();
-    let gone = Gone::follow(&mut pace);
+    let gone = Gone::follow(&mut pace, node.store.clone());
     loop {
         let started = tokio::time::Instant::now();
         let problems = round(&node).await;
@@ -94,10 +96,15 @@ pub(crate) async fn observe(node: &Node) -> Result<Observed, String> {
     let links = host_links(&node.host)
         .await
         .map_err(|error| error.to_string())?;
+    let records = node.store.all();
+    let representors = plugging::representors(node, &records)
+        .await
+        .map_err(|error| error.to_string())?;
     Ok(Observed {
-        records: node.store.all(),
+        records,
         ports: node.vswitch.ports(),
         links,
+        representors,
     })
 }
 
@@ -105,7 +112,7 @@ pub(crate) async fn observe(node: &Node) -> Result<Observed, String> {
 fn key(action: &Action) -> String {
     match action {
         Action::RemovePort(port) => port.id.host_link(),
-        Action::Plug(record) => record.id.host_link(),
+        Action::Plug(record) | Action::SetUp(record) => record.id.host_link(),
         Action::RemoveLink(name) => name.clone(),
         Action::Forget(id) => id.host_link(),
     }
@@ -121,14 +128,26 @@ async fn apply(node: &Node, action: Action) -> Result<(), Error> {
                 sandbox = port.id.container,
                 "removing a port that no attachment owns"
             );
-            node.vswitch
-                .remove(std::slice::from_ref(&port), deadline)
-                .await
+            if is_host_link(&port.name) {
+                node.vswitch
+                    .remove(std::slice::from_ref(&port), deadline)
+                    .await
+            } else {
+                plugging::remove(node, &port, deadline).await
+            }
         }
         Action::Plug(record) => {
             info!(pod = %record.pod, sandbox = record.id.container, ifname = record.id.ifname, "plugging a port that Open vSwitch has lost");
             let bridge = node.vswitch.bridge(tokio::time::Instant::now()).await?;
-            node.vswitch.plug(bridge, &record, deadline).await.map(drop)
+            match record.far() {
+                None => node.vswitch.plug(bridge, &record, None, deadline).await,
+                Some(far) => plugging::plug(node, bridge, &record, far, deadline).await,
+            }
+            .map(drop)
+        }
+        Action::SetUp(record) => {
+            info!(pod = %record.pod, sandbox = record.id.container, link = record.link(), "a representor is down: it is set up");
+            plugging::set_up(node, &record.link()).await
         }
         Action::RemoveLink(name) => {
             info!(link = name, "removing a link that no attachment owns");

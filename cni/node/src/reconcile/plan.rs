@@ -3,12 +3,16 @@
 //! The kernel's link decides whether an attachment lives: it dies with the pod's namespace, whatever became of the
 //! namespace's path or of the journal. A record without a link is of a sandbox that is gone; a link or a port without
 //! a record was left by an ADD or DEL that did not end. Rows and links that are not ours are not even observed.
+//!
+//! An attachment of a host behind this DPU lives as long as its record: only the host knows of its end. Its representor is the
+//! card's, and may vanish and come back: as another link, for which its port is to be plugged anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ovsdb::Uuid;
 
 use crate::attachment::{AttachmentId, Record};
+use crate::dpu::representor::Plug;
 
 /// Everything of ours that is there, in the journal, in OVS and in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +23,17 @@ pub(crate) struct Observed {
     pub(crate) ports: Vec<ObservedPort>,
     /// Host ends of veth pairs with names of ours.
     pub(crate) links: BTreeSet<String>,
+    /// Links of the names that records of hosts' attachments give: representors that are there.
+    pub(crate) representors: BTreeMap<String, Representor>,
+}
+
+/// A representor's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Representor {
+    /// Its index.
+    pub(crate) index: u32,
+    /// Whether it is set up.
+    pub(crate) up: bool,
 }
 
 /// An OVS Interface of ours.
@@ -32,6 +47,8 @@ pub(crate) struct ObservedPort {
     pub(crate) iface_id: String,
     /// Its owner.
     pub(crate) id: AttachmentId,
+    /// Index of the representor's link when it was plugged.
+    pub(crate) link: Option<u32>,
 }
 
 /// One step towards order.
@@ -41,15 +58,44 @@ pub(crate) enum Action {
     RemovePort(ObservedPort),
     /// Insert the port of a living attachment that OVS lost.
     Plug(Record),
+    /// Set the representor of a plugged port up.
+    SetUp(Record),
     /// Delete a link and its peer.
     RemoveLink(String),
     /// Drop a record, after everything else of it.
     Forget(AttachmentId),
 }
 
+impl Observed {
+    /// Whether the attachment still is.
+    fn alive(&self, record: &Record) -> bool {
+        record.far().is_some() || self.links.contains(&record.id.host_link())
+    }
+
+    /// The link of a host's attachment, where it has one.
+    fn representor(&self, record: &Record) -> Option<&Representor> {
+        self.representors.get(&record.far()?.link)
+    }
+
+    /// Whether there is something to plug.
+    fn pluggable(&self, record: &Record) -> bool {
+        record
+            .far()
+            .is_none_or(|far| far.plug != Plug::System || self.representors.contains_key(&far.link))
+    }
+
+    /// Whether a port is as the attachment's is to be. While its representor is away it may stay.
+    fn right(&self, port: &ObservedPort, record: &Record) -> bool {
+        let of_this_link = self.representor(record).is_none_or(|link| {
+            record.far().is_none_or(|far| far.plug != Plug::System) || port.link == Some(link.index)
+        });
+        port.name == record.link() && port.iface_id == record.port.iface_id && of_this_link
+    }
+}
+
 /// The steps, ports first: a port must not outlive its link, nor a record what it names.
 pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
-    let alive = |record: &&Record| observed.links.contains(&record.id.host_link());
+    let alive = |record: &&Record| observed.alive(record);
     // Two sandboxes of one pod share an iface-id; the younger has taken the port over and keeps it.
     let mut holders: BTreeMap<&str, &Record> = BTreeMap::new();
     for record in observed.records.iter().filter(alive) {
@@ -62,16 +108,24 @@ pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
     let mut plugged = BTreeSet::new();
     let mut actions = Vec::new();
     for port in &observed.ports {
-        let right = held.get(&port.id).is_some_and(|record| {
-            port.name == record.id.host_link() && port.iface_id == record.port.iface_id
-        });
+        let right = held
+            .get(&port.id)
+            .is_some_and(|record| observed.right(port, record));
         // OVS indexes Interfaces by name, so a second right one cannot be; if it is, one goes.
         if !right || !plugged.insert(&port.id) {
             actions.push(Action::RemovePort(port.clone()));
         }
     }
-    let unplugged = held.iter().filter(|(id, _)| !plugged.contains(*id));
-    actions.extend(unplugged.map(|(_, record)| Action::Plug((*record).clone())));
+    for (id, record) in &held {
+        let down = observed.representor(record).is_some_and(|link| !link.up);
+        if !plugged.contains(*id) {
+            if observed.pluggable(record) {
+                actions.push(Action::Plug((*record).clone()));
+            }
+        } else if down {
+            actions.push(Action::SetUp((*record).clone()));
+        }
+    }
     let living: BTreeSet<String> = observed
         .records
         .iter()

@@ -3,8 +3,9 @@ use std::collections::BTreeSet;
 use ovsdb::Uuid;
 use proptest::prelude::*;
 
-use super::plan::{Action, Observed, ObservedPort, plan};
-use crate::attachment::{AttachmentId, Pod, PortRecord, Record};
+use super::plan::{Action, Observed, ObservedPort, Representor, plan};
+use crate::attachment::{AttachmentId, End, Far, Pod, PortRecord, Record};
+use crate::dpu::representor::{CardFunction, Plug};
 
 fn id(container: u8) -> AttachmentId {
     AttachmentId {
@@ -29,6 +30,38 @@ fn record(container: u8, iface: u8, ordinal: u64) -> Record {
             ips: Vec::new(),
         },
         ordinal,
+        end: End::Veth,
+    }
+}
+
+/// The same of a host: containers 10 and above are its sandboxes; each has the function of its number.
+fn far(container: u8, iface: u8, ordinal: u64) -> Record {
+    Record {
+        end: End::Representor(Far {
+            link: rep(container),
+            plug: Plug::System,
+            host: "h1".into(),
+            function: CardFunction {
+                physical: 0,
+                vf: Some(container.into()),
+            },
+            attempt: ordinal,
+            mtu: 1400,
+        }),
+        ..record(container, iface, ordinal)
+    }
+}
+
+fn rep(container: u8) -> String {
+    format!("pf0vf{container}")
+}
+
+/// A port of a host's attachment, plugged when its representor had that index.
+fn far_port(container: u8, iface: u8, row: u128, link: u32) -> ObservedPort {
+    ObservedPort {
+        name: rep(container),
+        link: Some(link),
+        ..port(container, iface, row)
     }
 }
 
@@ -38,6 +71,7 @@ fn port(container: u8, iface: u8, row: u128) -> ObservedPort {
         name: id(container).host_link(),
         iface_id: format!("p{iface}"),
         id: id(container),
+        link: None,
     }
 }
 
@@ -50,13 +84,24 @@ fn apply(mut world: Observed, actions: &[Action]) -> Observed {
                 .retain(|other| other.interface != port.interface),
             Action::Plug(record) => {
                 let iface_id = record.port.iface_id.clone();
-                world.ports.retain(|other| other.iface_id != iface_id);
+                let name = record.link();
+                world
+                    .ports
+                    .retain(|other| other.iface_id != iface_id && other.name != name);
+                let link = world.representors.get_mut(&name).map(|link| {
+                    link.up = true;
+                    link.index
+                });
                 world.ports.push(ObservedPort {
                     interface: Uuid::new_v4(),
-                    name: record.id.host_link(),
+                    name,
                     iface_id,
                     id: record.id.clone(),
+                    link,
                 });
+            }
+            Action::SetUp(record) => {
+                world.representors.get_mut(&record.link()).unwrap().up = true;
             }
             Action::RemoveLink(name) => {
                 world.links.remove(name);
@@ -71,18 +116,33 @@ fn world() -> impl Strategy<Value = Observed> {
     let records = proptest::collection::btree_map(0..6u8, (0..3u8, 0..9u64), 0..6);
     let ports = proptest::collection::vec((0..8u8, 0..3u8), 0..6);
     let links = proptest::collection::btree_set(0..8u8, 0..8);
-    (records, ports, links).prop_map(|(records, ports, links)| Observed {
+    let fars = proptest::collection::btree_map(10..14u8, (4..6u8, 0..9u64), 0..4);
+    let far_ports = proptest::collection::vec((10..15u8, 4..6u8, 1..3u32), 0..4);
+    let representors = proptest::collection::btree_map(10..14u8, (1..3u32, any::<bool>()), 0..4);
+    let everything = (records, ports, links, fars, far_ports, representors);
+    everything.prop_map(|(records, ports, links, fars, far_ports, representors)| Observed {
         records: records
             .into_iter()
             // Ordinals are unique.
             .map(|(container, (iface, ordinal))| {
                 record(container, iface, ordinal * 10 + u64::from(container))
             })
+            .chain(fars.iter().map(|(container, (iface, ordinal))| {
+                far(*container, *iface, ordinal * 10 + u64::from(*container))
+            }))
+            .collect(),
+        representors: representors
+            .into_iter()
+            .filter(|(container, _)| fars.contains_key(container))
+            .map(|(container, (index, up))| (rep(container), Representor { index, up }))
             .collect(),
         ports: ports
             .into_iter()
             .enumerate()
             .map(|(row, (container, iface))| port(container, iface, row as u128))
+            .chain(far_ports.into_iter().enumerate().map(|(row, (container, iface, link))| {
+                far_port(container, iface, 100 + row as u128, link)
+            }))
             .collect(),
         links: links
             .into_iter()
@@ -103,18 +163,27 @@ proptest! {
     fn what_lives_stays(world in world()) {
         let after = apply(world.clone(), &plan(&world));
         for record in &world.records {
-            let alive = world.links.contains(&record.id.host_link());
+            let of_host = record.far().is_some();
+            let alive = of_host || world.links.contains(&record.id.host_link());
             prop_assert_eq!(after.records.contains(record), alive);
-            if alive {
+            if alive && !of_host {
                 prop_assert!(after.links.contains(&record.id.host_link()));
             }
+            let iface_id = &record.port.iface_id;
+            let holders = after.ports.iter().filter(|port| port.iface_id == *iface_id);
+            // A representor may be away.
+            let expected = if of_host { 0..=1 } else { 1..=1 };
             if alive {
-                let iface_id = &record.port.iface_id;
-                let holders = after.ports.iter().filter(|port| port.iface_id == *iface_id);
-                prop_assert_eq!(holders.count(), 1);
+                prop_assert!(expected.contains(&holders.count()));
             }
         }
-        let owned: BTreeSet<_> = after.records.iter().map(|record| record.id.host_link()).collect();
+        // A port of a representor that is there was plugged for this very link, and the link is up.
+        for port in &after.ports {
+            if let Some(link) = after.representors.get(&port.name) {
+                prop_assert!(link.up && port.link == Some(link.index));
+            }
+        }
+        let owned: BTreeSet<_> = after.records.iter().map(Record::link).collect();
         prop_assert!(after.links.iter().all(|link| owned.contains(link)));
         prop_assert!(after.ports.iter().all(|port| owned.contains(&port.name)));
     }
@@ -126,6 +195,7 @@ fn the_younger_sandbox_of_a_pod_holds_the_port() {
         records: vec![record(1, 0, 1), record(2, 0, 2)],
         ports: vec![port(2, 0, 7)],
         links: [id(1).host_link(), id(2).host_link()].into(),
+        ..Observed::default()
     };
     assert_eq!(plan(&world), Vec::new());
 }
@@ -147,10 +217,36 @@ fn an_add_that_was_killed_leaves_nothing() {
         records: Vec::new(),
         ports: vec![port(1, 0, 7)],
         links: [id(1).host_link()].into(),
+        ..Observed::default()
     };
     let steps = [
         Action::RemovePort(port(1, 0, 7)),
         Action::RemoveLink(id(1).host_link()),
     ];
     assert_eq!(plan(&world), steps);
+}
+
+#[test]
+fn a_representor_that_comes_back_is_plugged_again_and_one_that_is_away_is_left() {
+    let lost = far(11, 0, 1);
+    let there = |link: Option<(u32, bool)>| Observed {
+        records: vec![lost.clone()],
+        ports: vec![far_port(11, 0, 7, 4)],
+        representors: link
+            .map(|(index, up)| (rep(11), Representor { index, up }))
+            .into_iter()
+            .collect(),
+        ..Observed::default()
+    };
+    assert_eq!(plan(&there(Some((4, true)))), Vec::new());
+    assert_eq!(plan(&there(None)), Vec::new());
+    assert_eq!(
+        plan(&there(Some((4, false)))),
+        vec![Action::SetUp(lost.clone())]
+    );
+    let steps = [
+        Action::RemovePort(far_port(11, 0, 7, 4)),
+        Action::Plug(lost.clone()),
+    ];
+    assert_eq!(plan(&there(Some((9, false)))), steps);
 }

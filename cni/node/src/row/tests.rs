@@ -43,6 +43,7 @@ fn look(
         pod,
         ifname,
         subnet,
+        host: None,
     };
     find(rows.iter().map(|(name, ids)| (*name, ids)), &wanted)
 }
@@ -95,6 +96,7 @@ fn what_is_missing_is_named() {
                 pod: &pod,
                 ifname,
                 subnet,
+                host: None,
             },
             "n1",
         );
@@ -125,6 +127,7 @@ fn what_is_missing_is_named() {
             pod: &pod("u3"),
             ifname: "eth0",
             subnet: None,
+            host: None,
         },
         "n1",
     );
@@ -134,6 +137,68 @@ fn what_is_missing_is_named() {
             .contains("no address is allocated on chassis n1"),
         "{missing}"
     );
+}
+
+#[test]
+fn a_host_sees_its_own_rows_alone_and_the_dpu_its_own() {
+    let of = |host: Option<&str>, uid: &str| {
+        let mut facts = facts("web", uid, "eth0", "default");
+        facts.host = host.map(str::to_owned);
+        facts.encode()
+    };
+    let rows = [
+        ("of-h1", of(Some("h1"), "u1")),
+        ("of-h2", of(Some("h2"), "u2")),
+        ("of-dpu", of(None, "u3")),
+    ];
+    let look = |host: Option<&str>, uid: &str| {
+        let pod = pod(uid);
+        let wanted = Wanted {
+            pod: &pod,
+            ifname: "eth0",
+            subnet: None,
+            host,
+        };
+        let found = find(rows.iter().map(|(name, ids)| (*name, ids)), &wanted);
+        found
+            .map(|row| row.logical_port)
+            .map_err(|missing| missing.error(&wanted, "d1").to_string())
+    };
+    for (host, uid, name) in [
+        (Some("h1"), "u1", "of-h1"),
+        (Some("h2"), "u2", "of-h2"),
+        (None, "u3", "of-dpu"),
+    ] {
+        assert_eq!(look(host, uid).as_deref(), Ok(name));
+        for (other, _, _) in [(Some("h1"), "", ""), (Some("h2"), "", ""), (None, "", "")] {
+            if other == host {
+                continue;
+            }
+            // What is said is what would be said if the row were not there.
+            let said = look(other, uid).unwrap_err();
+            let nobodys = look(other, "u9").unwrap_err().replace("u9", uid);
+            assert_eq!(said, nobodys, "{other:?} asks for {name}");
+        }
+    }
+}
+
+#[test]
+fn a_hosts_own_interface_is_found_by_role_and_host() {
+    let mut node = facts("web", "u1", "eth0", "join");
+    node.role = Role::Node(api::NodeFacts::default());
+    node.host = Some("h1".to_owned());
+    let mut own = node.clone();
+    own.host = None;
+    let mut pod = facts("web", "u1", "eth0", "default");
+    pod.host = Some("h1".to_owned());
+    let rows = [
+        ("node/d1", own.encode()),
+        ("pod", pod.encode()),
+        ("node/h1", node.encode()),
+    ];
+    let look = |host: &str| find_host(rows.iter().map(|(name, ids)| (*name, ids)), host);
+    assert_eq!(look("h1").unwrap().unwrap().logical_port, "node/h1");
+    assert_eq!(look("d1"), None);
 }
 
 proptest! {

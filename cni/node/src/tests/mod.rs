@@ -5,4 +5,4 @@ mod certificate;
 mod events;
 mod faults;
 mod server;
-mod world;
+pub(crate) mod world;

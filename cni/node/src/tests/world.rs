@@ -22,16 +22,16 @@ use crate::vswitch::Vswitch;
 use crate::{plumb, reconcile, server};
 use daemon::keyed::Locks;
 
-pub(super) const MTU: u32 = 1342;
+pub(crate) const MTU: u32 = 1342;
 
 /// A node with its OVN, inside a sandbox of the test.
-pub(super) struct World {
-    pub(super) ovn: Ovn,
+pub(crate) struct World {
+    pub(crate) ovn: Ovn,
 }
 
 impl World {
     /// OVN with an empty switch `default` and a switch `blue`; ovn-controller runs.
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut ovn = Ovn::start().await;
         let sb = ovn.place().southbound;
         ovn.vsctl(&format!(
@@ -46,14 +46,14 @@ impl World {
     }
 
     /// cni-node's state as after a start, with what the last one left cleaned up.
-    pub(super) async fn node(&self) -> Arc<Node> {
+    pub(crate) async fn node(&self) -> Arc<Node> {
         let node = self.unrecovered().await;
         assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
         node
     }
 
     /// The same before the first round of the reconcile loop; its effect on `recovered` is anticipated.
-    pub(super) async fn unrecovered(&self) -> Arc<Node> {
+    pub(crate) async fn unrecovered(&self) -> Arc<Node> {
         let databases = self.ovn.databases();
         let node = Arc::new(Node {
             host: Netns::host().unwrap(),
@@ -75,7 +75,7 @@ impl World {
     }
 
     /// What cni-controller does for a scheduled pod's interface. `host` is the last byte of its addresses.
-    pub(super) fn allocate(&self, pod: &TestPod, ifname: &str, subnet: &str, host: u8) {
+    pub(crate) fn allocate(&self, pod: &TestPod, ifname: &str, subnet: &str, host: u8) {
         let third = if subnet == "blue" { 1 } else { 0 };
         let facts = PortFacts {
             chassis: BTreeSet::from([NODE.to_owned()]),
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// What is left of attachments on this node: links, OVS interfaces, journal.
-    pub(super) async fn leftovers(&self, node: &Node) -> Vec<String> {
+    pub(crate) async fn leftovers(&self, node: &Node) -> Vec<String> {
         let links = plumb::host_links(&node.host).await.unwrap().into_iter();
         let interfaces = self.ovn.vsctl(
             "--no-headings --columns=name --data=bare find Interface external_ids:outboard=pod",
@@ -134,27 +134,27 @@ impl World {
 }
 
 /// A pod; its sandboxes are network namespaces of the test's sandbox.
-pub(super) struct TestPod {
-    pub(super) name: &'static str,
-    pub(super) uid: &'static str,
+pub(crate) struct TestPod {
+    pub(crate) name: &'static str,
+    pub(crate) uid: &'static str,
 }
 
 impl TestPod {
-    pub(super) fn port(&self, ifname: &str, subnet: &str) -> String {
+    pub(crate) fn port(&self, ifname: &str, subnet: &str) -> String {
         let secondary = (ifname != "eth0").then_some(ifname);
         api::names::pod_port("default", self.name, subnet, secondary)
     }
 }
 
 /// Makes an empty sandbox for a pod.
-pub(super) fn sandbox(name: &str) {
+pub(crate) fn sandbox(name: &str) {
     sh(&format!(
         "ip netns add {name} && ip -n {name} link set lo up"
     ));
 }
 
 /// A request of a runtime for `ifname` of a sandbox.
-pub(super) fn request(command: Command, pod: &TestPod, sandbox: &str, ifname: &str) -> Request {
+pub(crate) fn request(command: Command, pod: &TestPod, sandbox: &str, ifname: &str) -> Request {
     let arguments = format!(
         "IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={sandbox};K8S_POD_UID={}",
         pod.name, pod.uid
@@ -176,7 +176,7 @@ pub(super) fn request(command: Command, pod: &TestPod, sandbox: &str, ifname: &s
 }
 
 /// The same with further keys of the configuration.
-pub(super) fn with(mut request: Request, keys: &Value) -> Request {
+pub(crate) fn with(mut request: Request, keys: &Value) -> Request {
     let mut config: Value = serde_json::from_str(&request.config).unwrap();
     config
         .as_object_mut()
@@ -187,13 +187,13 @@ pub(super) fn with(mut request: Request, keys: &Value) -> Request {
 }
 
 /// The same with less patience.
-pub(super) fn within(mut request: Request, patience: Duration) -> Request {
+pub(crate) fn within(mut request: Request, patience: Duration) -> Request {
     request.deadline_ms = u64::try_from(patience.as_millis()).unwrap();
     request
 }
 
 /// Serves a request; the document of a success.
-pub(super) async fn ask(node: &Node, request: &Request) -> Result<Value, Failure> {
+pub(crate) async fn ask(node: &Node, request: &Request) -> Result<Value, Failure> {
     match server::serve(node, request).await {
         Reply::Result(None) => Ok(Value::Null),
         Reply::Result(Some(document)) => Ok(serde_json::from_str(document.get()).unwrap()),

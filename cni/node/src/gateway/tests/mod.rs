@@ -149,6 +149,8 @@ pub(crate) fn run_node_half(ovn: &Ovn, place: Place, databases: Databases) -> Ru
         monitor_all: false,
         remote_probe_interval: 30_000,
         openflow_probe_interval: 60,
+        hw_offload: None,
+        tc_policy: None,
         system_id_conf: ovn.home().join("system-id.conf"),
     };
     let links = Links {
@@ -436,6 +438,8 @@ fn any_observed() -> impl Strategy<Value = kernel::Observed> {
                     mtu: 1442,
                     up,
                     carrier: up,
+                    peer: None,
+                    parent: None,
                 },
                 addresses: addresses
                     .iter()

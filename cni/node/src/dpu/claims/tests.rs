@@ -1,0 +1,121 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn id(sandbox: u8) -> AttachmentId {
+    AttachmentId::of_host("h1", &format!("s{sandbox}"), "eth0")
+}
+
+fn function(vf: u32) -> CardFunction {
+    CardFunction {
+        physical: 0,
+        vf: Some(vf),
+    }
+}
+
+#[test]
+fn the_younger_attempt_has_the_function_and_the_older_one_hears_of_it() {
+    let claims = Claims::default();
+    let old = claims.take(&id(1), 5, function(0)).unwrap();
+    let refused = claims.take(&id(2), 4, function(0)).unwrap_err();
+    assert_eq!(refused, Refused::Function(id(1)));
+    assert!(!old.lost.is_cancelled());
+    let new = claims.take(&id(2), 6, function(0)).unwrap();
+    assert_eq!(new.displaced, [id(1)]);
+    assert!(old.lost.is_cancelled());
+    // Its own failure takes nothing from the younger one, and it cannot come back.
+    old.give_back();
+    drop(old);
+    assert_eq!(claims.attempt(&id(2)), Some(6));
+    assert_eq!(
+        claims.take(&id(1), 5, function(3)).unwrap_err(),
+        Refused::Interface(5)
+    );
+    // A late DEL of it touches nothing of the other.
+    assert!(claims.end(&id(1), 5));
+    assert!(claims.is_active(&id(2)));
+}
+
+#[test]
+fn a_repetition_is_the_same_claim_and_an_older_attempt_is_refused() {
+    let claims = Claims::default();
+    let first = claims.take(&id(1), 5, function(0)).unwrap();
+    let again = claims.take(&id(1), 5, function(0)).unwrap();
+    assert!(again.displaced.is_empty() && !first.lost.is_cancelled());
+    for (attempt, vf) in [(4, 0), (5, 1)] {
+        let refused = claims.take(&id(1), attempt, function(vf)).unwrap_err();
+        assert_eq!(refused, Refused::Interface(5));
+    }
+    drop(first);
+    assert!(claims.is_active(&id(1)));
+    drop(again);
+    assert!(!claims.is_active(&id(1)));
+    assert!(!claims.end(&id(1), 4));
+    assert!(claims.end(&id(1), 5));
+    assert_eq!(
+        claims.take(&id(1), 5, function(0)).unwrap_err(),
+        Refused::Interface(5),
+        "an ADD that comes after its DEL"
+    );
+    assert!(claims.take(&id(1), 6, function(0)).is_ok());
+}
+
+#[test]
+fn a_full_set_begins_everything_anew() {
+    let claims = Claims::default();
+    drop(claims.take(&id(1), 50, function(0)).unwrap());
+    drop(claims.take(&id(2), 51, function(1)).unwrap());
+    assert!(claims.end(&id(2), 51));
+    let under_way = claims.take(&id(3), 52, function(2)).unwrap();
+    // The host was booted: its attempts begin at the bottom.
+    claims.begin_anew(|_| false);
+    assert_eq!(claims.attempt(&id(1)), None);
+    assert!(claims.take(&id(2), 1, function(1)).is_ok());
+    let taken = claims.take_of_set(&id(4), 2, function(2));
+    assert_eq!(taken.displaced, [id(3)]);
+    assert!(under_way.lost.is_cancelled());
+}
+
+#[test]
+fn what_is_past_is_bounded() {
+    let claims = Claims::default();
+    for number in 0..2 * PAST {
+        let id = AttachmentId::of_host("h1", &number.to_string(), "eth0");
+        assert!(claims.end(&id, 1));
+    }
+    assert_eq!(claims.state().past.len(), PAST);
+}
+
+proptest! {
+    /// Whatever comes in whatever order: a function has one holder, and it is the youngest that asked and was not ended.
+    #[test]
+    fn one_holder_per_function(
+        steps in proptest::collection::vec((0..4u8, 1..9u64, 0..3u32, any::<bool>()), 0..40),
+    ) {
+        let claims = Claims::default();
+        let mut highest: BTreeMap<u8, u64> = BTreeMap::new();
+        for (sandbox, attempt, vf, add) in steps {
+            let before = claims.attempt(&id(sandbox));
+            if add {
+                let taken = claims.take(&id(sandbox), attempt, function(vf)).is_ok();
+                let known = highest.get(&sandbox).copied().unwrap_or_default();
+                if taken {
+                    prop_assert!(attempt >= known);
+                    highest.insert(sandbox, attempt);
+                } else {
+                    prop_assert_eq!(claims.attempt(&id(sandbox)), before);
+                }
+            } else if claims.end(&id(sandbox), attempt) {
+                let known = highest.entry(sandbox).or_default();
+                *known = attempt.max(*known);
+            }
+            let state = claims.state();
+            let mut functions: Vec<_> = state.held.values().map(|claim| claim.function).collect();
+            functions.sort();
+            functions.dedup();
+            prop_assert_eq!(functions.len(), state.held.len());
+        }
+    }
+}

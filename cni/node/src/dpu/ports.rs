@@ -1,0 +1,444 @@
+//! What the host's calls do on the DPU: the channel's [`Ports`] over the node's attachments.
+//!
+//! The host says which sandbox and which function; everything else comes from its row in the southbound database. A step that
+//! fails, or is given up by the host, is undone here; what a kill leaves, by the reconcile loop and by the host's next full set.
+
+use std::sync::Arc;
+
+use api::pairing::Pairing;
+use channel::proto::{self, Reason};
+use channel::{Failure, Ports};
+use cni_bin::code;
+use fail::fail_point;
+use ovsdb::Uuid;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::asked::{self, Asked, Subject, failure};
+use super::claims::{Claims, Refused};
+use super::metrics::Metrics;
+use super::representor::{Provider, Representor};
+use super::{plugging, sync};
+use crate::attach::installed::installed;
+use crate::attachment::{AttachmentId, Record};
+use crate::check;
+use crate::node::{Node, UNDO};
+use crate::row::{Row, Wanted};
+use crate::stages::{Stages, timed};
+use crate::vswitch::IntegrationBridge;
+
+/// The ports of this DPU's host.
+pub(super) struct HostPorts {
+    pub(super) node: Arc<Node>,
+    pub(super) representors: Arc<dyn Provider>,
+    pub(super) pairing: watch::Receiver<Option<Pairing>>,
+    pub(super) claims: Claims,
+    pub(super) troubles: watch::Receiver<Vec<proto::Trouble>>,
+    pub(super) metrics: Metrics,
+}
+
+/// Everything that plugging needs.
+pub(super) struct Prepared {
+    pub(super) record: Record,
+    pub(super) bridge: IntegrationBridge,
+    pub(super) wiring: proto::Wiring,
+}
+
+/// What ends an Attach before its time.
+struct Abandoned<'a> {
+    /// Something younger has it, or it was detached.
+    lost: &'a CancellationToken,
+    /// By the host.
+    given_up: &'a CancellationToken,
+}
+
+impl Abandoned<'_> {
+    /// Does what may be dropped at any moment, unless the attempt is abandoned meanwhile.
+    async fn or<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let (reason, why) = tokio::select! {
+            biased;
+            done = work => return done,
+            () = self.lost.cancelled() => (Reason::OldAttempt, "a later attempt or a DEL of it came"),
+            () = self.given_up.cancelled() => (Reason::Unspecified, "the host gave it up"),
+        };
+        Err(Failure::new(
+            reason,
+            code::TRY_AGAIN_LATER,
+            format!("The DPU has stopped attaching: {why}."),
+            "The runtime tries again by itself.",
+        ))
+    }
+}
+
+#[async_trait::async_trait]
+impl Ports for HostPorts {
+    async fn sync(
+        &self,
+        host: &str,
+        set: Vec<proto::Attachment>,
+    ) -> Vec<proto::SyncedAttachment> {
+        sync::sync(self, host, set).await
+    }
+
+    async fn attach(
+        &self,
+        host: &str,
+        attachment: proto::Attachment,
+        wiring: oneshot::Sender<proto::Wiring>,
+        deadline: Instant,
+        given_up: CancellationToken,
+    ) -> Result<(), Failure> {
+        let started = Instant::now();
+        let mut stages = Stages::default();
+        let asked = Asked::of(host, attachment).map_err(|(_, failure)| failure)?;
+        let done = self
+            .claim_and_attach(&asked, wiring, &mut stages, deadline, &given_up)
+            .await;
+        self.log("attach", &asked.id, asked.attempt, started, &stages, &done);
+        done
+    }
+
+    async fn detach(
+        &self,
+        host: &str,
+        key: proto::AttachmentKey,
+        attempt: u64,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let (started, mut stages) = (Instant::now(), Stages::default());
+        let id = AttachmentId::of_host(host, &key.sandbox, &key.ifname);
+        let done = self.end(&id, attempt, &mut stages, deadline).await;
+        self.log("detach", &id, attempt, started, &stages, &done);
+        done
+    }
+
+    async fn check(
+        &self,
+        host: &str,
+        key: proto::AttachmentKey,
+        attempt: u64,
+        deadline: Instant,
+    ) -> Result<proto::Wiring, Failure> {
+        let started = Instant::now();
+        let id = AttachmentId::of_host(host, &key.sandbox, &key.ifname);
+        let done = self.look(host, &id, attempt, deadline).await;
+        self.metrics
+            .request("check", done.is_err(), started.elapsed());
+        done
+    }
+
+    fn troubles(&self) -> watch::Receiver<Vec<proto::Trouble>> {
+        self.troubles.clone()
+    }
+}
+
+impl HostPorts {
+    async fn claim_and_attach(
+        &self,
+        asked: &Asked,
+        wiring: oneshot::Sender<proto::Wiring>,
+        stages: &mut Stages,
+        deadline: Instant,
+        given_up: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let taken = self.claims.take(&asked.id, asked.attempt, asked.function);
+        let taken = taken.map_err(|refused| self.refused(asked, refused))?;
+        for other in &taken.displaced {
+            self.evict(other).await?;
+        }
+        let _alone = self.node.locks.lock(&asked.id.host_link()).await;
+        let abandoned = Abandoned {
+            lost: &taken.lost,
+            given_up,
+        };
+        let done = self
+            .attach_alone(asked, wiring, stages, deadline, &abandoned)
+            .await;
+        if done.is_err() {
+            self.undo(&asked.id).await;
+            taken.give_back();
+        }
+        done
+    }
+
+    /// Row → wiring to the host → port, link up → flows in place, journal alongside. The caller holds the attachment's lock.
+    async fn attach_alone(
+        &self,
+        asked: &Asked,
+        wiring: oneshot::Sender<proto::Wiring>,
+        stages: &mut Stages,
+        deadline: Instant,
+        abandoned: &Abandoned<'_>,
+    ) -> Result<(), Failure> {
+        let preparing = abandoned.or(self.prepare(asked, deadline));
+        let prepared = stages.measure("wait_row", preparing).await?;
+        // A host that has gone is noticed by the token.
+        let _ = wiring.send(prepared.wiring.clone());
+        fail_point!("dpu::begun");
+        let there = self.node.store.get(&asked.id);
+        let kept = there.as_ref() == Some(&prepared.record);
+        if there.is_some() && !kept {
+            self.remove(&asked.id, Instant::now() + UNDO).await?;
+        }
+        let plugged = self.plugged(&prepared.record).filter(|_| kept);
+        let interface = match plugged {
+            Some(interface) => interface,
+            None => {
+                // Driven to its end: a link that is left alone could come up after the undo.
+                let plugging = self.plug(&prepared, deadline);
+                stages.measure("ovs", plugging).await?
+            }
+        };
+        let port = &prepared.record.port.iface_id;
+        let flows = async {
+            let installed = installed(&self.node, port, interface, deadline).await;
+            installed.map_err(|error| failure(Reason::NotReady, error))
+        };
+        let journal = async {
+            if kept {
+                return Ok(());
+            }
+            let kept = self.node.store.insert(prepared.record.clone()).await;
+            fail_point!("dpu::recorded");
+            kept
+        };
+        let ((installed, time), (recorded, wrote)) =
+            tokio::join!(timed(abandoned.or(flows)), timed(journal));
+        stages.note("ovn_installed", time);
+        stages.note("journal", wrote);
+        installed?;
+        recorded.map_err(|error| failure(Reason::Unspecified, error))?;
+        fail_point!("dpu::installed");
+        Ok(())
+    }
+
+    /// The function's representor, the row, the bridge; waits for them until the deadline.
+    pub(super) async fn prepare(
+        &self,
+        asked: &Asked,
+        deadline: Instant,
+    ) -> Result<Prepared, Failure> {
+        let not_ready = |error| failure(Reason::NotReady, error);
+        self.node.recovered(deadline).await.map_err(not_ready)?;
+        let representor = self.representor(asked).await?;
+        let row = self.row(asked, deadline).await?;
+        let bridge = self.node.vswitch.bridge(deadline).await;
+        let bridge = bridge.map_err(not_ready)?;
+        let underlay = self.node.mtu(deadline).await.map_err(not_ready)?;
+        let mtu = asked::mtu(&row, underlay);
+        Ok(Prepared {
+            record: asked.record(&row, representor, mtu),
+            bridge,
+            wiring: asked::wiring(&row, mtu),
+        })
+    }
+
+    async fn representor(&self, asked: &Asked) -> Result<Representor, Failure> {
+        let (function, provider) = (asked.function, Arc::clone(&self.representors));
+        let pairing = self.pairing.borrow().clone();
+        let controller = pairing.and_then(|pairing| pairing.controller);
+        let found = self.node.host.run(move || provider.find(function, controller));
+        match found.await {
+            Ok(Ok(Some(representor))) => Ok(representor),
+            Ok(Ok(None)) => Err(asked::no_function(function, None)),
+            Ok(Err(why)) => Err(asked::no_function(function, Some(&why.to_string()))),
+            Err(why) => Err(asked::no_function(function, Some(&why.to_string()))),
+        }
+    }
+
+    async fn row(&self, asked: &Asked, deadline: Instant) -> Result<Row, Failure> {
+        let southbound = &self.node.southbound;
+        let found = match &asked.subject {
+            Subject::Pod { pod, subnet } => {
+                let wanted = Wanted {
+                    pod,
+                    ifname: &asked.id.ifname,
+                    subnet: subnet.as_deref(),
+                    host: Some(&asked.host),
+                };
+                southbound.row(&wanted, deadline).await
+            }
+            Subject::Host => southbound.host_row(&asked.host, deadline).await,
+        };
+        found.map_err(|error| match southbound.trouble() {
+            Some(_) => failure(Reason::NotReady, error),
+            None => failure(Reason::NoPort, error),
+        })
+    }
+
+    /// The Interface of a record, if it is in Open vSwitch as it was plugged.
+    pub(super) fn plugged(&self, record: &Record) -> Option<Uuid> {
+        let ports = self.node.vswitch.ports().into_iter();
+        let mut right = ports.filter(|port| {
+            port.id == record.id
+                && port.name == record.link()
+                && port.iface_id == record.port.iface_id
+        });
+        right.next().map(|port| port.interface)
+    }
+
+    pub(super) async fn plug(
+        &self,
+        prepared: &Prepared,
+        deadline: Instant,
+    ) -> Result<Uuid, Failure> {
+        let Prepared { record, bridge, .. } = prepared;
+        let far = record.far().expect("a host's attachment has a function");
+        let plugged = plugging::plug(&self.node, *bridge, record, far, deadline).await;
+        plugged.map_err(|error| failure(Reason::NotReady, error))
+    }
+
+    async fn end(
+        &self,
+        id: &AttachmentId,
+        attempt: u64,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let later = |held: Option<u64>| held.is_some_and(|held| held > attempt);
+        if !self.claims.end(id, attempt) {
+            return Ok(());
+        }
+        let _alone = self.node.locks.lock(&id.host_link()).await;
+        // A later attempt may have come in between.
+        if later(self.claims.attempt(id)) {
+            return Ok(());
+        }
+        fail_point!("dpu::del_begun");
+        stages.measure("ovs", self.remove(id, deadline)).await
+    }
+
+    /// Removes everything of an attachment. The caller holds its lock.
+    ///
+    /// While Open vSwitch is down its port is left to the reconcile loop; its link, and with it its traffic, ends now.
+    pub(super) async fn remove(&self, id: &AttachmentId, deadline: Instant) -> Result<(), Failure> {
+        let link = self.node.store.get(id).map(|record| record.link());
+        let patience = deadline.min(Instant::now() + UNDO);
+        let unplugged = plugging::unplug(&self.node, id, link.as_deref(), patience).await;
+        if let Err(error) = unplugged {
+            warn!(
+                sandbox = id.container,
+                ifname = id.ifname,
+                "port is removed later: {error}"
+            );
+        }
+        fail_point!("dpu::unplugged");
+        let forgotten = self.node.store.forget(id).await;
+        forgotten.map_err(|error| failure(Reason::Unspecified, error))?;
+        fail_point!("dpu::forgotten");
+        Ok(())
+    }
+
+    /// Removes an attachment whose function a younger one has taken.
+    pub(super) async fn evict(&self, id: &AttachmentId) -> Result<(), Failure> {
+        let _alone = self.node.locks.lock(&id.host_link()).await;
+        info!(
+            sandbox = id.container,
+            ifname = id.ifname,
+            "a later attachment has the function: the earlier one is removed"
+        );
+        self.remove(id, Instant::now() + UNDO).await
+    }
+
+    /// Takes back what a failed attempt has done.
+    pub(super) async fn undo(&self, id: &AttachmentId) {
+        if let Err(failure) = self.remove(id, Instant::now() + UNDO).await {
+            warn!(
+                sandbox = id.container,
+                ifname = id.ifname,
+                "undo is finished later: {failure}"
+            );
+        }
+    }
+
+    async fn look(
+        &self,
+        host: &str,
+        id: &AttachmentId,
+        attempt: u64,
+        deadline: Instant,
+    ) -> Result<proto::Wiring, Failure> {
+        let _alone = self.node.locks.lock(&id.host_link()).await;
+        let differs = |what: &str| failure(Reason::Unspecified, check::differs(id, what));
+        let record = self.node.store.get(id);
+        let Some(record) = record.filter(|record| record.ordinal == attempt) else {
+            return Err(differs("the DPU knows no such attachment"));
+        };
+        let link = record.link();
+        let seen = plugging::link(&self.node, &link).await;
+        match seen.map_err(|error| failure(Reason::Unspecified, error))? {
+            // DPDK's have none.
+            None if record.far().is_some_and(|far| far.plug == super::representor::Plug::System) => {
+                return Err(differs("its representor is gone"));
+            }
+            Some(seen) if !seen.up => return Err(differs("its representor is down")),
+            _ => {}
+        }
+        let port = check::port(&self.node, id, &link, deadline).await;
+        port.map_err(|error| failure(Reason::Unspecified, error))?;
+        let row = self.row_of(host, &record).await?;
+        let mtu = record.far().map_or(0, |far| far.mtu);
+        Ok(asked::wiring(&row, mtu))
+    }
+
+    /// The row of a recorded attachment as it is now.
+    async fn row_of(&self, host: &str, record: &Record) -> Result<Row, Failure> {
+        let southbound = &self.node.southbound;
+        let now = Instant::now();
+        let found = if record.pod.uid.is_empty() {
+            southbound.host_row(host, now).await
+        } else {
+            let wanted = Wanted {
+                pod: &record.pod,
+                ifname: &record.id.ifname,
+                subnet: None,
+                host: Some(host),
+            };
+            southbound.row(&wanted, now).await
+        };
+        found.map_err(|error| failure(Reason::NoPort, error))
+    }
+
+    fn refused(&self, asked: &Asked, refused: Refused) -> Failure {
+        match refused {
+            Refused::Interface(later) => {
+                let what = format!("Interface {} of sandbox {}", asked.key.ifname, asked.key.sandbox);
+                asked::old_attempt(asked, &what, Some(later))
+            }
+            Refused::Function(_) => {
+                asked::old_attempt(asked, &format!("Function {}", asked.function), None)
+            }
+        }
+    }
+
+    fn log(
+        &self,
+        op: &'static str,
+        id: &AttachmentId,
+        attempt: u64,
+        started: Instant,
+        stages: &Stages,
+        done: &Result<(), Failure>,
+    ) {
+        let time = started.elapsed();
+        self.metrics.request(op, done.is_err(), time);
+        let record = self.node.store.get(id);
+        let pod = record.as_ref().map(|record| record.pod.to_string());
+        let lsp = record.as_ref().map(|record| record.port.iface_id.as_str());
+        let (sandbox, ifname) = (&id.container, &id.ifname);
+        let ms = time.as_secs_f64() * 1e3;
+        match done {
+            Ok(()) => {
+                info!(op, pod, lsp, sandbox, ifname, attempt, %stages, "host's port: done in {ms:.1} ms");
+            }
+            Err(failure) => {
+                warn!(op, sandbox, ifname, attempt, %stages, code = failure.code, "host's port: failed after {ms:.1} ms: {failure}");
+            }
+        }
+    }
+}

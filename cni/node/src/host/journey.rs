@@ -1,0 +1,139 @@
+//! A function's way into a pod's namespace and back.
+
+use std::os::fd::AsRawFd;
+
+use cni_bin::code;
+use fail::fail_point;
+
+use super::card::Card;
+use super::function::{Function, FunctionId};
+use crate::error::Error;
+use crate::netlink::{Change, Link, Move, Netlink};
+use crate::netns::Netns;
+use crate::plumb::{self, Offload, exists, kernel, no_socket};
+use crate::wiring::Wiring;
+
+/// Moves the function into the pod and sets it up there. Nothing is undone here.
+pub(crate) async fn go(
+    card: &Card,
+    function: Function,
+    netns: &Netns,
+    wiring: &Wiring,
+) -> Result<(), Error> {
+    let (provider, id) = (card.provider(), function.id);
+    let mac = wiring.mac;
+    if function.vfio {
+        let prepared = tokio::task::spawn_blocking(move || provider.prepare(&function, mac)).await;
+        return prepared.unwrap_or_else(|_| Err(broken(id)));
+    }
+    let before = move || -> Result<(Netlink, Link), Error> {
+        let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
+        let link = provider.find(id, &mut netlink)?.ok_or_else(|| {
+            Error::new(
+                code::TRY_AGAIN_LATER,
+                format!("Function {id} of the card was at home and is not any more."),
+                "The card was reset, most likely; the runtime tries again by itself.",
+            )
+        })?;
+        provider.prepare(&function, mac)?;
+        Ok((netlink, link))
+    };
+    let (target, wiring) = (netns.clone(), wiring.clone());
+    let inside = move |outside: Result<(Netlink, Link), Error>| -> Result<(), Error> {
+        let (mut outside, link) = outside?;
+        let ifname = &wiring.id.ifname;
+        let taken = Netlink::open()
+            .map_err(|why| no_socket(&why))?
+            .link(ifname)
+            .map_err(|why| kernel("look at the pod's links", &why))?;
+        if taken.is_some() {
+            return Err(exists(ifname));
+        }
+        outside.apply(&[Change::Move(Move {
+            link: link.index,
+            netns: target.fd().as_raw_fd(),
+            name: ifname.clone(),
+            mac: Some(wiring.mac),
+            mtu: Some(wiring.mtu),
+        })])?;
+        fail_point!("host::moved");
+        plumb::inside(&wiring, Offload::default())
+    };
+    let gone = netns.run_after(before, inside).await;
+    card.moved(id, None);
+    gone?
+}
+
+fn broken(id: FunctionId) -> Error {
+    Error::new(
+        code::IO_FAILURE,
+        format!("The preparation of function {id} broke off."),
+        "Report this.",
+    )
+}
+
+/// Whether the function's link is in a namespace.
+pub(crate) async fn is_in(card: &Card, id: FunctionId, netns: &Netns) -> Result<bool, Error> {
+    let provider = card.provider();
+    let look = move || {
+        let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
+        Ok(provider.find(id, &mut netlink)?.is_some())
+    };
+    netns.run(look).await?
+}
+
+/// Brings the function home under its own name: from the pod's namespace if it is there and that still is, or from where the kernel
+/// has put it. One that is nowhere is on its way: the end of its namespace brings it home.
+pub(crate) async fn come_back(
+    card: &Card,
+    host: &Netns,
+    function: &Function,
+    netns: Option<&Netns>,
+) -> Result<(), Error> {
+    let provider = card.provider();
+    if let Some(netns) = netns.filter(|_| !function.vfio) {
+        let (home, provider) = (host.clone(), card.provider());
+        let (id, name) = (function.id, function.home.clone());
+        let leave = move || -> Result<bool, Error> {
+            let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
+            let Some(link) = provider.find(id, &mut netlink)? else {
+                return Ok(false);
+            };
+            netlink.apply(&[Change::Move(Move {
+                link: link.index,
+                netns: home.fd().as_raw_fd(),
+                name,
+                mac: None,
+                mtu: None,
+            })])?;
+            Ok(true)
+        };
+        if netns.run(leave).await?? {
+            card.moved(function.id, Some(function.home.clone()));
+        }
+    }
+    let function = function.clone();
+    let (id, name) = (function.id, function.home.clone());
+    let settle = move || -> Result<bool, Error> {
+        let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
+        let link = provider.find(function.id, &mut netlink)?;
+        let found = link.is_some();
+        if let Some(link) = link.filter(|link| link.name != function.home || link.up) {
+            let link_index = link.index;
+            netlink.apply(&[
+                Change::SetDown { link: link_index },
+                Change::Rename {
+                    link: link_index,
+                    name: function.home.clone(),
+                },
+            ])?;
+        }
+        if found || function.vfio {
+            provider.tidy(&function)?;
+        }
+        Ok(found)
+    };
+    let found = host.run(settle).await??;
+    card.moved(id, found.then_some(name));
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Everything that the operations on a host's attachments share.
+
+use std::time::Duration;
+
+use channel::Link;
+use cni_bin::code;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::attached::Attached;
+use super::card::Card;
+use super::metrics::Metrics as HostMetrics;
+use super::record::Record;
+use super::{attach, check, detach, gc, status};
+use crate::call::{Call, Devices};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::netns::Netns;
+use crate::server::Operations;
+use crate::stages::Stages;
+use crate::store::Store;
+use crate::under_way::UnderWay;
+use crate::wiring::document;
+use daemon::keyed::Locks;
+
+/// The sandbox of the host's own interface, as the DPU knows it.
+pub(crate) const HOST: &str = "host";
+
+/// This host's attachments and what they are made of.
+pub(crate) struct HostNode {
+    pub(crate) host: Netns,
+    pub(crate) card: Card,
+    pub(crate) link: Link,
+    /// What the link says to the DPU.
+    pub(crate) attached: Attached,
+    pub(crate) store: Store<Record>,
+    /// One operation at a time per attachment; the key is what its host link would be called on a plain node.
+    pub(crate) locks: Locks,
+    /// ADDs, so that a DEL does not wait for one that waits.
+    pub(crate) under_way: UnderWay,
+    /// Whether what an earlier process left has been cleaned up.
+    pub(crate) recovered: watch::Receiver<bool>,
+    pub(crate) metrics: Metrics,
+    pub(crate) host_metrics: HostMetrics,
+}
+
+impl HostNode {
+    /// Waits until what an earlier process left is cleaned up: an ADD before that could be given what is not back.
+    pub(crate) async fn recovered(&self, deadline: Instant) -> Result<(), Error> {
+        let mut recovered = self.recovered.clone();
+        while !*recovered.borrow_and_update() {
+            if !crate::wait::change(&mut recovered, deadline).await {
+                return Err(Error::new(
+                    code::TRY_AGAIN_LATER,
+                    "cni-node has not yet cleaned up what was left before it started.",
+                    "See /readyz of cni-node on this node and its log.",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operations for HostNode {
+    const DEVICES: Devices = Devices::Functions;
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn under_way(&self) -> &UnderWay {
+        &self.under_way
+    }
+
+    async fn perform(
+        &self,
+        call: Call,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> Result<Option<Box<RawValue>>, Error> {
+        match call {
+            Call::Add(add) => {
+                let result = attach::add(self, &add, stages, deadline).await?;
+                return document(add.version, &result).map(Some);
+            }
+            Call::Del { id } => detach::del(self, &id, stages, deadline).await?,
+            Call::Check(check) => check::check(self, &check, deadline).await?,
+            Call::Gc { network, valid } => {
+                gc::gc(self, &network, valid.as_deref(), stages, deadline).await?;
+            }
+            Call::Status => status::status(self)?,
+        }
+        Ok(None)
+    }
+}
+
+/// How long one question to the DPU may take that no runtime waits for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
