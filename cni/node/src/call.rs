@@ -1,14 +1,13 @@
 //! What a runtime asks: a wire request → a typed call. Pure; every error names the variable or key.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cni_bin::cni::{
     CNI_ARGS, CNI_CONTAINERID, CNI_IFNAME, CNI_NETNS, CNIResult, ContainerId, GcAttachment,
     InterfaceName, NetConf, SpecVersion,
 };
-use cni_bin::code;
 use cni_bin::wire::{Command, Request};
+use cni_bin::{args, code};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -154,7 +153,8 @@ fn netns(request: &Request) -> Result<PathBuf, Error> {
 }
 
 fn pod(request: &Request) -> Result<Pod, Error> {
-    let arguments = arguments(request.var(CNI_ARGS).unwrap_or_default())?;
+    let arguments = args::parse(request.var(CNI_ARGS).unwrap_or_default())
+        .map_err(|why| environment(format!("{why}."), why.remedy()))?;
     let argument = |name: &str| match arguments.get(name) {
         Some(value) if !value.is_empty() => Ok((*value).to_owned()),
         _ => Err(environment(
@@ -168,37 +168,6 @@ fn pod(request: &Request) -> Result<Pod, Error> {
         name: argument("K8S_POD_NAME")?,
         uid: argument("K8S_POD_UID")?,
     })
-}
-
-const KNOWN: [&str; 5] = [
-    "IgnoreUnknown",
-    "K8S_POD_NAMESPACE",
-    "K8S_POD_NAME",
-    "K8S_POD_UID",
-    "K8S_POD_INFRA_CONTAINER_ID",
-];
-
-fn arguments(text: &str) -> Result<BTreeMap<&str, &str>, Error> {
-    let mut arguments = BTreeMap::new();
-    for item in text.split(';').filter(|item| !item.is_empty()) {
-        let Some((key, value)) = item.split_once('=') else {
-            return Err(environment(
-                format!("{CNI_ARGS} contains {item:?}, which is not of the form key=value."),
-                "Write key=value pairs with \";\" between them.",
-            ));
-        };
-        arguments.insert(key, value);
-    }
-    let ignore = arguments
-        .get("IgnoreUnknown")
-        .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true"));
-    match arguments.keys().find(|key| !KNOWN.contains(key)) {
-        Some(key) if !ignore => Err(environment(
-            format!("{CNI_ARGS} contains the unknown key {key:?}."),
-            "Remove it, or add IgnoreUnknown=true.",
-        )),
-        _ => Ok(arguments),
-    }
 }
 
 fn keys(conf: &NetConf, devices: Devices) -> Result<Keys, Error> {

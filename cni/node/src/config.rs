@@ -138,3 +138,22 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other_and_a_host_needs_no_database() {
+        Config::command().debug_assert();
+        let parse = |words: &[&str]| {
+            let program = ["cni-node", "run", "--node-name=n1", "--encap-ip=127.0.0.1"];
+            <Config as clap::Parser>::try_parse_from([&program, words].concat()).unwrap()
+        };
+        let missing = parse(&[]).check().unwrap_err();
+        assert!(missing.to_string().contains("--sb"), "{missing}");
+        assert!(parse(&["--mode=auto"]).check().is_err());
+        parse(&["--mode=host"]).check().unwrap();
+        parse(&["--sb=ssl:127.0.0.1:6642"]).check().unwrap();
+    }
+}

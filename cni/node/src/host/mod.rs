@@ -22,6 +22,8 @@ mod reconcile;
 mod record;
 mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 mod told;
 
 pub(crate) use args::Args;

@@ -1,6 +1,5 @@
 //! Puts the parts of a host together and keeps them until the program is told to end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -41,10 +40,41 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     let readiness = Readiness::default();
     let rounds = Rounds::register(&mut registry);
     let pace = |name| Pace::new(name, &rounds, &readiness, stop.clone());
+    let host = assemble(&args, &mut registry, &stop)?;
+    let socket = daemon::socket::bind(&args.socket).context("--socket")?;
+
+    let tasks = TaskTracker::new();
+    if args.mode == Mode::Auto {
+        let (part, name) = (Part::Host, args.node_name.clone());
+        tasks.spawn(mode::compare(part, name, host.pair.clone(), pace("mode")));
+    }
+    let node = Arc::clone(&host.node);
+    tasks.spawn(watch_health(Arc::clone(&node), pace("cni")));
+    tasks.spawn(server::run(node, socket, stop.clone()));
+    keep(host, pace, &tasks, &stop);
+    tasks.close();
+    admin.serve(registry, readiness, stop).await?;
+    tasks.wait().await;
+    Ok(())
+}
+
+/// A host whose parts are there, and not yet kept.
+pub(super) struct Host {
+    pub(super) node: Arc<HostNode>,
+    recovery: watch::Sender<bool>,
+    pair: watch::Receiver<Option<Pairing>>,
+}
+
+/// Makes the parts.
+pub(super) fn assemble(
+    args: &Run,
+    registry: &mut Registry,
+    stop: &CancellationToken,
+) -> anyhow::Result<Host> {
     let boot = boot_id(&args.boot_id_file)?;
     let (recovery, recovered) = watch::channel(false);
     let store = Store::open(&args.journal_dir.join(JOURNAL), &boot).context("--journal-dir")?;
-    let host_metrics = CardMetrics::register(&mut registry);
+    let host_metrics = CardMetrics::register(registry);
     let attached = Attached::default();
     let pair = pairing::follow(args.channel_identity_dir.clone(), stop.clone());
     for record in whole(&store) {
@@ -58,7 +88,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     let link = Link::start(
         LinkConfig {
             node: args.node_name.clone(),
-            identity: PathBuf::from(&args.channel_identity_dir),
+            identity: args.channel_identity_dir.clone(),
             release: env!("CARGO_PKG_VERSION"),
             epoch: channel::epoch::of_this_process(&boot),
             set: Arc::new({
@@ -67,7 +97,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
             }),
             // What keeps this host from serving an ADD is said by its own STATUS; the DPU needs nothing of it.
             troubles: watch::channel(Vec::new()).1,
-            metrics: HostMetrics::register(&mut registry),
+            metrics: HostMetrics::register(registry),
         },
         of_host(&args.node_name, pair.clone(), stop.clone()),
         stop.clone(),
@@ -81,26 +111,28 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
         locks: Locks::default(),
         under_way: UnderWay::default(),
         recovered,
-        metrics: Metrics::register(&mut registry),
+        metrics: Metrics::register(registry),
         host_metrics,
     });
-    let socket = daemon::socket::bind(&args.socket).context("--socket")?;
+    Ok(Host {
+        node,
+        recovery,
+        pair,
+    })
+}
 
-    let tasks = TaskTracker::new();
-    if args.mode == Mode::Auto {
-        let comparison = mode::compare(Part::Host, args.node_name.clone(), pair, pace("mode"));
-        tasks.spawn(comparison);
-    }
+/// Starts the loops.
+pub(super) fn keep(
+    host: Host,
+    pace: impl Fn(&'static str) -> Pace,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let Host { node, recovery, .. } = host;
     let attachments = pace("attachments");
     tasks.spawn(reconcile::run(Arc::clone(&node), recovery, attachments));
     tasks.spawn(reconcile::resync(Arc::clone(&node), stop.clone()));
-    tasks.spawn(gateway::run(Arc::clone(&node), pace("gateway")));
-    tasks.spawn(watch_health(Arc::clone(&node), pace("cni")));
-    tasks.spawn(server::run(node, socket, stop.clone()));
-    tasks.close();
-    admin.serve(registry, readiness, stop).await?;
-    tasks.wait().await;
-    Ok(())
+    tasks.spawn(gateway::run(node, pace("gateway")));
 }
 
 fn whole(store: &Store<super::record::Record>) -> Vec<super::record::Record> {

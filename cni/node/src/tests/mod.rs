@@ -4,5 +4,6 @@ mod add;
 mod certificate;
 mod events;
 mod faults;
+pub(crate) mod guest;
 mod server;
 pub(crate) mod world;

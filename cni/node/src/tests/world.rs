@@ -17,6 +17,7 @@ use crate::netns::Netns;
 use crate::node::Node;
 use crate::ovn_controller::OvnController;
 use crate::southbound::Southbound;
+use crate::server::Operations;
 use crate::store::Store;
 use crate::vswitch::Vswitch;
 use crate::{plumb, reconcile, server};
@@ -194,6 +195,11 @@ pub(crate) fn within(mut request: Request, patience: Duration) -> Request {
 
 /// Serves a request; the document of a success.
 pub(crate) async fn ask(node: &Node, request: &Request) -> Result<Value, Failure> {
+    ask_any(node, request).await
+}
+
+/// The same of a node of any mode.
+pub(crate) async fn ask_any<N: Operations>(node: &N, request: &Request) -> Result<Value, Failure> {
     match server::serve(node, request).await {
         Reply::Result(None) => Ok(Value::Null),
         Reply::Result(Some(document)) => Ok(serde_json::from_str(document.get()).unwrap()),

@@ -53,3 +53,6 @@ impl Provider for Switchdev {
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests;

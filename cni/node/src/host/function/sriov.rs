@@ -169,10 +169,7 @@ fn home(card: Option<&str>, number: u32, address: PciAddress) -> String {
 }
 
 fn is_not_ours(why: &io::Error) -> bool {
-    matches!(
-        why.raw_os_error(),
-        Some(libc::EPERM | libc::EOPNOTSUPP)
-    )
+    matches!(why.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP))
 }
 
 fn refused(why: &sriov::Error) -> Error {
@@ -200,16 +197,4 @@ async fn listen(changed: &watch::Sender<()>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_at_home_is_as_long_as_a_link_may_have() {
-        let address = "0000:81:02.3".parse().unwrap();
-        assert_eq!(home(Some("ens1f0"), 12, address), "ens1f0v12");
-        assert_eq!(home(Some("enp129s0f0np0"), 119, address), "v81023");
-        assert_eq!(home(None, 1, address), "v81023");
-        let far = "10000000:81:1f.7".parse().unwrap();
-        assert!(home(None, 1, far).len() <= LINK_NAME);
-    }
-}
+mod tests;
