@@ -240,6 +240,16 @@ pub fn wiring(wiring: &Wiring) -> Result<(), Failure> {
     for ip in &wiring.ips {
         prefix(ip).ok_or_else(|| bad("the address", ip))?;
     }
+    if let Some(cluster) = &wiring.cluster {
+        for cidr in cluster
+            .pods
+            .iter()
+            .chain(&cluster.services)
+            .chain(&cluster.join)
+        {
+            prefix(cidr).ok_or_else(|| bad("the range", cidr))?;
+        }
+    }
     for gateway in &wiring.gateways {
         gateway
             .parse::<IpAddr>()
@@ -259,7 +269,9 @@ pub fn wiring(wiring: &Wiring) -> Result<(), Failure> {
 fn prefix(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
-    let length: u8 = length.parse().ok()?;
+    // Not a sign, which `parse` would take.
+    let digits = length.bytes().all(|c| c.is_ascii_digit());
+    let length: u8 = length.parse().ok().filter(|_| digits)?;
     (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
 }
 

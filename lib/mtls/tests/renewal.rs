@@ -1,5 +1,7 @@
 //! Certificates that are exchanged under a running server, and those that are refused.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -239,13 +239,18 @@ fn note(
         reason = outcome,
         "failed: {failure}"
     );
+    refused(desk, current, failure);
+}
+
+/// Tells of what a host must not ask for.
+pub(crate) fn refused(desk: &Desk, current: &Current, failure: &Failure) {
     let refused = matches!(
         failure.reason,
         Reason::OldAttempt | Reason::NoFunction | Reason::FunctionTaken | Reason::NoPort
     );
     if refused {
-        let who = name(&current.peer);
-        desk.refusals.refuse(outcome, who, failure.cause.clone());
+        let (who, reason) = (name(&current.peer), failure.reason_name());
+        desk.refusals.refuse(reason, who, failure.cause.clone());
     }
 }
 

@@ -148,6 +148,7 @@ impl Desk {
         let host = self.host(peer)?;
         let mut former = Vec::new();
         if let Some(old) = current.take() {
+            self.suspect(&old, peer);
             old.end(format!("host {host} has begun a newer session"));
             former.extend(old.former.iter().filter(|calls| !calls.is_empty()).cloned());
             former.push(old.calls.clone());
@@ -179,6 +180,22 @@ impl Desk {
             seen.troubles = Vec::new();
         });
         Ok(new)
+    }
+
+    /// A host that begins anew has lost its former session. One that has not, and is elsewhere, may be somebody with its certificate.
+    fn suspect(&self, old: &Current, peer: &Peer) {
+        let place = |peer: &Peer| peer.address().map(|address| address.ip());
+        let (then, now) = (place(&old.peer), place(peer));
+        if !old.ended.is_cancelled()
+            && then != now
+            && let (Some(then), Some(now)) = (then, now)
+        {
+            let host = &old.host;
+            let sentence = format!(
+                "host {host} began a session at {now} while that at {then} was alive: if it was not moved, its certificate is stolen"
+            );
+            self.refusals.refuse("two_places", host.clone(), sentence);
+        }
     }
 
     /// A session has ended, for whatever reason.

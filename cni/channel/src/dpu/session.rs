@@ -11,15 +11,17 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::call;
 use super::desk::{Current, Desk, name};
 use crate::heartbeat::{DEAD, beats, bounded, heartbeat};
 use crate::proto::dpu_message::Message as FromDpu;
 use crate::proto::host_message::Message as FromHost;
 use crate::proto::synced_attachment::Outcome;
 use crate::proto::{
-    Attachment, DpuMessage, FullSet, Hello, HostMessage, Synced, SyncedAttachment, Trouble, Welcome,
+    Attachment, DpuMessage, FullSet, Hello, HostMessage, Reason, Synced, SyncedAttachment, Trouble,
+    Welcome,
 };
-use crate::{epoch, shape};
+use crate::{Failure, epoch, shape};
 
 /// A host that does not read is as good as dead: no more than this is kept for it.
 const QUEUE: usize = 16;
@@ -271,6 +273,9 @@ async fn sync(
     }
     let (began, count) = (Instant::now(), good.len());
     let made = desk.ports.sync(&current.host, good).await;
+    for failure in made.iter().filter_map(failure) {
+        call::refused(&desk, &current, &failure);
+    }
     answered.extend(made);
     tracing::info!(
         host = current.host,
@@ -283,6 +288,15 @@ async fn sync(
     Some(Synced {
         attachments: answered,
     })
+}
+
+/// A port that is not there yet is nothing that the host has done.
+fn failure(answer: &SyncedAttachment) -> Option<Failure> {
+    let Some(Outcome::Failure(failure)) = &answer.outcome else {
+        return None;
+    };
+    let failure = Failure::from(failure.clone());
+    (failure.reason != Reason::NoPort).then_some(failure)
 }
 
 fn message(message: FromDpu) -> DpuMessage {

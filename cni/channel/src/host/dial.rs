@@ -20,8 +20,10 @@ use crate::proto::host_message::Message as FromHost;
 use crate::proto::{DpuMessage, Epoch, Hello, HostMessage, Welcome};
 use crate::{Failure, epoch};
 
-/// TCP and TLS take no longer.
-const CONNECT: Duration = Duration::from_secs(2);
+/// TCP takes no longer: a SYN that was lost is better sent anew than waited for.
+const CONNECT: Duration = Duration::from_secs(1);
+/// TLS takes no longer; it needs processors, which may be busy.
+const SHAKE: Duration = Duration::from_secs(3);
 /// A DPU that does not read is as good as dead: no more than this is kept for it.
 pub(crate) const QUEUE: usize = 16;
 /// What the DPU answers to the largest set.
@@ -58,9 +60,13 @@ pub(crate) async fn dial(
     connector: &mut Connector,
 ) -> Result<Opened, String> {
     let at = target.address;
-    let connecting = tokio::time::timeout(CONNECT, connect(target, connector)).await;
-    let connection =
-        connecting.map_err(|_| format!("{at} did not answer within {CONNECT:?}"))??;
+    let late = |within| move |_| format!("{at} did not answer within {within:?}");
+    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(at)).await;
+    let stream = stream.map_err(late(CONNECT))?;
+    let stream = stream.map_err(|why| format!("can't connect to {at}: {why}"))?;
+    let shaken = tokio::time::timeout(SHAKE, connector.connect(&target.dpu, stream)).await;
+    let connection = shaken.map_err(late(SHAKE))?;
+    let connection = connection.map_err(|why| format!("{at}: {why}"))?;
     let peer = Cut(connection.peer().clone());
     let welcoming = tokio::time::timeout(DEAD, hello(shared, connection)).await;
     let (client, to, from, welcome) = match welcoming {
@@ -91,14 +97,6 @@ pub(crate) async fn dial(
         to,
         from,
     })
-}
-
-async fn connect(target: &Pairing, connector: &mut Connector) -> Result<Connection, String> {
-    let at = target.address;
-    let stream = TcpStream::connect(at).await;
-    let stream = stream.map_err(|why| format!("can't connect to {at}: {why}"))?;
-    let connection = connector.connect(&target.dpu, stream).await;
-    connection.map_err(|why| format!("{at}: {why}"))
 }
 
 type Welcomed = (

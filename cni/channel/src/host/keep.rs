@@ -6,6 +6,7 @@ use std::time::Duration;
 use mtls::Files;
 use mtls::client::Connector;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{LinkState, Pairing, Shared, dial, session};
@@ -33,6 +34,7 @@ pub(crate) async fn keep(
             }
         };
         shared.down(&target, "it was not reached yet".to_owned(), tries == 0);
+        let began = Instant::now();
         let why = tokio::select! {
             ended = one(&shared, &target, &mut connector) => {
                 if ended.was_up {
@@ -48,7 +50,8 @@ pub(crate) async fn keep(
             () = stop.cancelled() => return,
         };
         shared.down(&target, why, true);
-        let wait = wait(tries);
+        // What the try took is part of the wait: a wire that swallows everything is tried as often as one that refuses.
+        let wait = wait(tries).saturating_sub(began.elapsed()).max(wait(0));
         tries = tries.saturating_add(1);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

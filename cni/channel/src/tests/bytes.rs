@@ -7,7 +7,7 @@ use super::card::{attachment, wiring};
 use crate::Failure;
 use crate::proto::attachment::Subject;
 use crate::proto::{
-    AttachRequest, Attachment, AttachmentKey, FullSet, Function, Hello, HostInterface,
+    AttachRequest, Attachment, AttachmentKey, Cluster, FullSet, Function, Hello, HostInterface,
     PodInterface, Reason, Wiring,
 };
 use crate::shape;
@@ -87,6 +87,8 @@ fn a_field_that_is_wrong_is_malformed(
 #[case::no_mtu(|w: &mut Wiring| w.mtu = 0)]
 #[case::large_mtu(|w: &mut Wiring| w.mtu = 65536)]
 #[case::no_prefix(|w: &mut Wiring| w.ips = vec!["10.0.0.1".to_owned()])]
+#[case::signed_prefix(|w: &mut Wiring| w.ips = vec!["10.0.0.1/+24".to_owned()])]
+#[case::range(|w: &mut Wiring| w.cluster = Some(Cluster { pods: vec!["x".to_owned()], ..Cluster::default() }))]
 #[case::long_prefix(|w: &mut Wiring| w.ips = vec!["10.0.0.1/33".to_owned()])]
 #[case::gateway(|w: &mut Wiring| w.gateways = vec!["x".to_owned()])]
 #[case::route(|w: &mut Wiring| w.routes[0].via.clear())]

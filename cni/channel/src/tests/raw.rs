@@ -1,11 +1,11 @@
 //! A host made by hand: what it says is not what a host of ours would.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use mtls::client::Connector;
 use mtls::{Files, Peer};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -44,8 +44,16 @@ pub(super) fn hello() -> Hello {
 
 impl Raw {
     pub(super) async fn connect(at: SocketAddr, directory: &Path) -> Self {
+        Self::connect_from("127.0.0.1", at, directory).await
+    }
+
+    pub(super) async fn connect_from(from: &str, at: SocketAddr, directory: &Path) -> Self {
         let mut connector = Connector::new(Files::in_directory(directory));
-        let stream = TcpStream::connect(at).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket
+            .bind((from.parse::<IpAddr>().unwrap(), 0).into())
+            .unwrap();
+        let stream = socket.connect(at).await.unwrap();
         let connection = connector.connect("d1", stream).await.unwrap();
         let peer = connection.peer().clone();
         let channel = over(connection).await.unwrap();

@@ -136,6 +136,25 @@ async fn a_call_counts_in_its_session_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_in_two_places_is_told() {
+    let world = World::new();
+    let dpu = world.dpu().await;
+    let directory = world.directory("h1");
+    let mut first = Raw::connect(dpu.address, &directory).await;
+    let _first = first.hello(hello()).await.unwrap();
+    let mut again = Raw::connect(dpu.address, &directory).await;
+    let _again = again.hello(hello()).await.unwrap();
+    assert!(!world.metrics().contains("two_places"));
+    let mut thief = Raw::connect_from("127.0.0.9", dpu.address, &directory).await;
+    let _thief = thief.hello(hello()).await.unwrap();
+    let told = world.refused("two_places").await.sentence;
+    assert!(
+        told.contains("127.0.0.9") && told.contains("127.0.0.1"),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_follows_its_pairing() {
     let world = World::new();
     let dpu = world.dpu().await;
