@@ -41,6 +41,8 @@ pub const HEARTBEAT_LOST_SECONDS: u64 = 30;
     category = "outboard",
     status = "DpuStatus",
     derive = "PartialEq",
+    selectable = ".spec.dpuNode",
+    selectable = ".spec.hostNode",
     doc = "A pair: the node that is a DPU, the node that is its host, and where they speak.",
     printcolumn(name = "DPU", type_ = "string", json_path = ".spec.dpuNode"),
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.hostNode"),

@@ -43,9 +43,10 @@ pub enum Side {
 pub struct PairingError(#[from] serde_json::Error);
 
 impl Pairing {
-    /// The pair that `node` is in by all Dpus that there are.
+    /// The pair that `node` is in by all Dpus that name it.
     ///
-    /// None if no Dpu that counts names it, or if the one that does has an address that cannot be.
+    /// None if there is none, or if the one that counts has an address that cannot be. Whether the other side is in the same pair by
+    /// the Dpus that name *it* is for that side to say: a DPU serves the host of its own pairing and no other.
     pub fn of<'a>(node: &str, all: impl IntoIterator<Item = &'a Dpu>) -> Option<Self> {
         let all: Vec<&Dpu> = all.into_iter().collect();
         let standings = standings(all.iter().map(|dpu| Claim::of(dpu)));

@@ -1,11 +1,10 @@
 //! What should be said of each Dpu and of each Node: pure.
 
-use super::heartbeat::{Heartbeats, LOST, Pulse};
+use super::heartbeat::{LOST, Pulse, Pulses};
 use crate::index::{DpuEntry, Index, NodeEntry, unpaired};
 use api::dpu::{HOST_SEEN, Standing};
 use api::{DpuSpec, names};
 use std::collections::BTreeMap;
-use tokio::time::Instant;
 
 /// What a condition says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ impl NodeSays {
 }
 
 /// What should be said by what is known.
-pub fn desired(index: &Index, heartbeats: &Heartbeats, now: Instant) -> Desired {
+pub fn desired(index: &Index, pulses: &Pulses) -> Desired {
     let standings = index.standings();
     let dpus: BTreeMap<String, DpuSays> = index
         .dpus
@@ -79,7 +78,8 @@ pub fn desired(index: &Index, heartbeats: &Heartbeats, now: Instant) -> Desired 
         .map(|(name, dpu)| {
             let standing = standings.get(name.as_str());
             let paired = paired(index, name, &dpu.spec, standing);
-            let ready = ready(dpu, &paired, heartbeats.pulse(&dpu.uid, now));
+            let pulse = pulses.get(&dpu.uid).copied().unwrap_or(Pulse::Never);
+            let ready = ready(dpu, &paired, pulse);
             (name.clone(), DpuSays { paired, ready })
         })
         .collect();

@@ -21,6 +21,9 @@ pub enum Pulse {
     Lost,
 }
 
+/// How hearts are, by the Dpu's UID.
+pub type Pulses = HashMap<String, Pulse>;
+
 #[derive(Debug)]
 struct Beat {
     at: Option<Timestamp>,
@@ -86,6 +89,13 @@ impl Heartbeats {
             Some(Beat { at: Some(_), .. }) => Pulse::Lost,
             _ => Pulse::Never,
         }
+    }
+
+    /// How all hearts are, by UID.
+    pub fn pulses(&self, now: Instant) -> Pulses {
+        let uids = self.beats.keys();
+        uids.map(|uid| (uid.clone(), self.pulse(uid, now)))
+            .collect()
     }
 
     /// When the next one is lost, unless it says something before.

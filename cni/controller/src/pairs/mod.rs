@@ -98,8 +98,9 @@ pub async fn run(parts: Parts, mut turn: watch::Receiver<Turn>, stop: Cancellati
 /// One look and what follows from it. How long to wait before it is tried again; zero if all was done.
 async fn round(parts: &Parts, heartbeats: &mut Heartbeats, is_turn: impl Fn() -> bool) -> Duration {
     let (desired, actions) = parts.shared.read(|index| {
-        heartbeats.observe(index, Instant::now(), Timestamp::now());
-        let desired = desired(index, heartbeats, Instant::now());
+        let now = Instant::now();
+        heartbeats.observe(index, now, Timestamp::now());
+        let desired = desired(index, &heartbeats.pulses(now));
         let actions = plan(index, &desired, Timestamp::now());
         (desired, actions)
     });

@@ -137,11 +137,11 @@ proptest! {
         let now = Instant::now();
         let mut heartbeats = Heartbeats::new(PATIENCE);
         heartbeats.observe(&index, now, time(100));
-        let says = desired(&index, &heartbeats, now);
+        let says = desired(&index, &heartbeats.pulses(now));
         let actions = plan(&index, &says, time(100));
         carry_out(&mut index, actions);
         heartbeats.observe(&index, now, time(101));
-        let again = desired(&index, &heartbeats, now);
+        let again = desired(&index, &heartbeats.pulses(now));
         prop_assert_eq!(plan(&index, &again, time(101)), vec![]);
         // A node is served by one DPU at most, and each DPU serves one host at most.
         let memories = index.nodes.keys().filter(|name| index.pair_of(name).is_some());
@@ -225,7 +225,7 @@ fn what_is_new_is_told_once() {
     let now = Instant::now();
     let mut hearts = Heartbeats::new(PATIENCE);
     hearts.observe(&index, now, time(2));
-    let actions = plan(&index, &desired(&index, &hearts, now), time(2));
+    let actions = plan(&index, &desired(&index, &hearts.pulses(now)), time(2));
     let news: Vec<(String, Vec<&str>)> = actions
         .iter()
         .filter_map(|action| match action {

@@ -2,7 +2,7 @@
 //! policies of `manifests/base/admission-dpu.yaml`. And what of Nodes is nobody's but cni-controller's.
 
 use crate::apiserver::ApiServer;
-use crate::site::{SYSTEM, Site, client, fresh, site};
+use crate::site::{SYSTEM, client, fresh, site};
 use api::Dpu;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -120,7 +120,6 @@ fn a_node_may_do_what_is_its_own_and_nothing_else() {
         h1: fresh("h"),
         d2: fresh("d"),
     };
-    policies(&site);
     for node in [&world.d1, &world.h1, &world.d2] {
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}});
         let create = ["create", "-f", "-"];
@@ -157,14 +156,6 @@ fn a_node_may_do_what_is_its_own_and_nothing_else() {
             .kubectl("admin", &["delete", "dpu", name], "")
             .unwrap();
     }
-}
-
-fn policies(site: &Site) {
-    let checkout = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let file = checkout.join("manifests/base/admission-dpu.yaml");
-    let file = file.display().to_string();
-    let apply = ["apply", "--server-side", "-f", &file];
-    site.server.kubectl("admin", &apply, "").unwrap();
 }
 
 fn statuses(world: &World<'_>, dpu: &str, (own, other): (&str, &str)) {

@@ -86,6 +86,8 @@ impl Site {
             "--all",
         ];
         server.kubectl("admin", &served, "").unwrap();
+        let policies = file("manifests/base/admission-dpu.yaml");
+        apply(&["-f", &policies]);
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}},
             {"apiVersion": "iaas.yusur.io/v1", "kind": "Vpc", "metadata": {"name": "default"}, "spec": {}},

@@ -1,4 +1,5 @@
-//! The file that says which pair this node is in: kept by a watch on all Dpus.
+//! The file that says which pair this node is in: kept by watches on the Dpus that name it. (Each DPU writes its Dpu's heartbeat: who
+//! watched all of them would hear all hearts of the cluster.)
 //!
 //! It changes when the API server has said so and at no other time: while that is away the file stays as it is, after a restart
 //! too. Whoever reads it sees a whole file or none.
@@ -80,12 +81,21 @@ impl Known {
     }
 }
 
+/// How the Dpus that name the node are found: as the host, and as the DPU.
+const FIELDS: [&str; 2] = ["spec.hostNode", "spec.dpuNode"];
+
 /// Keeps the file in `directory` right for `node`, for ever.
 pub async fn follow(client: Client, node: &str, directory: &Path) {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
-    let events = watcher::watcher(Api::<Guarded>::all(client), config).default_backoff();
-    let mut events = std::pin::pin!(events);
-    let mut known = Known::default();
+    let events = FIELDS.into_iter().enumerate().map(|(side, field)| {
+        let config = watcher::Config::default()
+            .timeout(WATCH_SECONDS)
+            .fields(&format!("{field}={node}"));
+        let events = watcher::watcher(Api::<Guarded>::all(client.clone()), config);
+        let events = events.default_backoff();
+        events.map(move |event| (side, event)).boxed()
+    });
+    let mut events = futures::stream::select_all(events);
+    let mut known: [Known; 2] = Default::default();
     let mut failing = false;
     let mut unwritten = false;
     loop {
@@ -94,20 +104,21 @@ pub async fn follow(client: Client, node: &str, directory: &Path) {
             () = tokio::time::sleep(RETRY), if unwritten => None,
         };
         match event {
-            Some(Ok(event)) => {
+            Some((side, Ok(event))) => {
                 if std::mem::take(&mut failing) {
                     info!("the API server answers again");
                 }
-                known.take(event);
+                known[side].take(event);
             }
-            Some(Err(error)) if !std::mem::replace(&mut failing, true) => {
+            Some((_, Err(error))) if !std::mem::replace(&mut failing, true) => {
                 let cause = crate::chain(&error);
                 warn!("Dpus cannot be watched, the pairing stays as it is: {cause}");
             }
-            Some(Err(_)) | None => {}
+            Some((_, Err(_))) | None => {}
         }
-        if known.complete {
-            let kept = keep(node, known.all.values(), directory);
+        if known.iter().all(|known| known.complete) {
+            let all = known.iter().flat_map(|known| known.all.values());
+            let kept = keep(node, all, directory);
             unwritten = kept.is_err();
             if let Err(error) = kept {
                 error!(retry_in_s = RETRY.as_secs(), "{}", crate::chain(&error));
@@ -121,14 +132,14 @@ pub async fn follow(client: Client, node: &str, directory: &Path) {
 /// # Errors
 /// The API server does not list the Dpus, or the file cannot be written.
 pub async fn once(client: Client, node: &str, directory: &Path) -> Result<(), Error> {
-    let (api, all) = (Api::<Guarded>::all(client), ListParams::default());
-    let listed = api.list(&all).await;
-    let listed = listed.map_err(|source| Error::Dpus(Box::new(source)))?;
-    let dpus: Vec<Dpu> = listed
-        .items
-        .into_iter()
-        .filter_map(|one| one.0.ok())
-        .collect();
+    let api = Api::<Guarded>::all(client);
+    let mut dpus: Vec<Dpu> = Vec::new();
+    for field in FIELDS {
+        let of_node = ListParams::default().fields(&format!("{field}={node}"));
+        let listed = api.list(&of_node).await;
+        let listed = listed.map_err(|source| Error::Dpus(Box::new(source)))?;
+        dpus.extend(listed.items.into_iter().filter_map(|one| one.0.ok()));
+    }
     keep(node, &dpus, directory)
 }
 
