@@ -245,9 +245,16 @@ fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, WireError> {
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, WireError> {
     sized(bytes)?;
     serde_json::from_slice(bytes).map_err(|source| WireError::Malformed {
-        truncated: source.is_eof(),
+        truncated: source.is_eof() || ends_in_a_number(&source, bytes),
         source,
     })
+}
+
+/// Whether the bytes stop in the middle of a number (`-`, `1.`, `1e`): serde_json takes what is left for a wrong one.
+fn ends_in_a_number(error: &serde_json::Error, bytes: &[u8]) -> bool {
+    let unfinished = bytes.last().is_some_and(|last| b"+-.Ee".contains(last));
+    let mut lines = bytes.rsplit(|byte| *byte == b'\n');
+    unfinished && lines.next().map(<[u8]>::len) == Some(error.column())
 }
 
 fn sized(bytes: &[u8]) -> Result<(), WireError> {

@@ -216,6 +216,9 @@ impl Session {
         let Some(monitor) = number.and_then(|id| monitors.get_mut(&id)) else {
             return Ok(());
         };
+        if !monitor.live {
+            return Err(End::lost("an update came before the contents"));
+        }
         let (shared, layout) = (monitor.shared.clone(), monitor.layout.clone());
         let size = params.get().len();
         let work = move || shared.take(updates(params.get())?, &layout, false);

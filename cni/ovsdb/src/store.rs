@@ -26,10 +26,11 @@ pub(crate) struct TableStore {
 
 /// An update that does not fit the rows: the copy is no longer one.
 #[derive(Debug, PartialEq, thiserror::Error)]
-#[error("{table} {uuid} was modified, and is not in the replica")]
-pub(crate) struct Desync {
-    table: String,
-    uuid: Uuid,
+pub(crate) enum Desync {
+    #[error("{table} {uuid} was modified, and is not in the replica")]
+    NoRow { table: String, uuid: Uuid },
+    #[error("an update came before the contents")]
+    NoContents,
 }
 
 impl TableStore {
@@ -56,7 +57,7 @@ impl TableStore {
             RowUpdate::Delete => None,
             RowUpdate::Modify(columns) => {
                 let Some(old) = old else {
-                    return Err(Desync {
+                    return Err(Desync::NoRow {
                         table: self.layout.name.to_string(),
                         uuid,
                     });
@@ -93,7 +94,8 @@ impl Store {
         let mut changed = false;
         for (at, rows) in updates {
             for (uuid, update) in rows {
-                if let Some(change) = self.tables[at].apply(uuid, update)? {
+                let table = self.tables.get_mut(at).ok_or(Desync::NoContents)?;
+                if let Some(change) = table.apply(uuid, update)? {
                     changed = true;
                     self.tell(&Change::Row(change));
                 }
@@ -200,6 +202,12 @@ mod tests {
         assert!(!store.apply(update(9, RowUpdate::Delete)).unwrap());
         assert!(changes.try_recv().is_err());
         assert_eq!(store.generation, before);
+    }
+
+    #[test]
+    fn an_update_before_the_contents_is_noticed() {
+        let first = update(1, RowUpdate::Delete);
+        assert_eq!(Store::default().apply(first), Err(Desync::NoContents));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::devlink::{self, Devlink};
 use crate::port_name::Part;
-use crate::sysfs::{attribute, names, number, target};
+use crate::sysfs::{attribute, names, target};
 use crate::{Error, PortName, Sysfs};
 
 /// A link that is a port of a switch: an uplink or a representor.
@@ -16,12 +16,11 @@ use crate::{Error, PortName, Sysfs};
 pub struct Port {
     /// Its name now.
     pub link: String,
-    /// Its number in its namespace.
-    pub index: u32,
-    /// Of which switch: `phys_switch_id`.
-    pub switch: String,
-    /// Of which device, as its bus names it: a PCI address. Not every driver says it.
+    /// Of which device, as its bus names it: a PCI address. Not every driver says it to sysfs.
     pub device: Option<String>,
+    /// Of which switch: `phys_switch_id`. Asked for only where devlink does not know the port: it costs the lock that all
+    /// changes of links wait for.
+    pub switch: Option<String>,
     /// Which port.
     pub name: PortName,
     /// Who says so.
@@ -54,14 +53,13 @@ pub struct Ports(Vec<Port>);
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
     pub(crate) link: String,
-    pub(crate) index: u32,
     pub(crate) switch: String,
     pub(crate) device: Option<String>,
     pub(crate) port_name: Option<String>,
 }
 
 impl Sysfs {
-    /// Looks at all links. What devlink says of a port goes before its `phys_port_name`.
+    /// Looks at all links: those that devlink knows are what it says, the others what their `phys_port_name` says.
     ///
     /// # Errors
     /// The kernel's. A link that goes meanwhile is none.
@@ -72,7 +70,9 @@ impl Sysfs {
         };
         let mut links = Vec::new();
         for link in names(&self.links())? {
-            links.extend(self.observe(link)?);
+            if !is_known(&link, &said) {
+                links.extend(self.observe(link)?);
+            }
         }
         Ok(Ports::new(links, &said))
     }
@@ -82,12 +82,8 @@ impl Sysfs {
         let Some(switch) = attribute(&directory.join("phys_switch_id"))? else {
             return Ok(None);
         };
-        let Some(index) = number(&directory.join("ifindex"))? else {
-            return Ok(None);
-        };
         Ok(Some(Observed {
             link,
-            index,
             switch,
             device: target(&directory.join("device"))?,
             port_name: attribute(&directory.join("phys_port_name"))?,
@@ -96,26 +92,29 @@ impl Sysfs {
 }
 
 impl Ports {
-    /// What the links are, by what devlink said.
+    /// What the links are, and what devlink said of others.
     pub(crate) fn new(links: Vec<Observed>, said: &[devlink::Port]) -> Self {
-        let port = |link: Observed| {
-            let by_driver =
-                |port: &&devlink::Port| port.link == Some(link.index) && port.flavour.is_some();
-            let flavour = said.iter().find(by_driver);
-            let (name, source) = match flavour {
-                Some(port) => (port.name()?, Source::Devlink),
-                None => (link.port_name?.parse().ok()?, Source::Sysfs),
-            };
+        let by_driver = |port: &devlink::Port| {
             Some(Port {
-                link: link.link,
-                index: link.index,
-                switch: link.switch,
-                device: link.device,
-                name,
-                source,
+                link: port.link.clone()?,
+                device: Some(port.device.clone()),
+                switch: None,
+                name: port.name()?,
+                source: Source::Devlink,
             })
         };
-        Self(links.into_iter().filter_map(port).collect())
+        let by_name = |link: Observed| {
+            Some(Port {
+                name: link.port_name?.parse().ok()?,
+                link: link.link,
+                device: link.device,
+                switch: Some(link.switch),
+                source: Source::Sysfs,
+            })
+        };
+        let mut ports: Vec<Port> = said.iter().filter_map(by_driver).collect();
+        ports.extend(links.into_iter().filter_map(by_name));
+        Self(ports)
     }
 
     /// Every port.
@@ -214,6 +213,12 @@ impl Ports {
     }
 }
 
+/// Whether the driver of a link has said to devlink what it is.
+fn is_known(link: &str, said: &[devlink::Port]) -> bool {
+    said.iter()
+        .any(|port| port.flavour.is_some() && port.link.as_deref() == Some(link))
+}
+
 /// The controller of a representor (none: of this side's own functions); nothing for an uplink.
 fn controller(port: &Port) -> Option<Option<u32>> {
     match port.name {
@@ -226,12 +231,13 @@ fn controller(port: &Port) -> Option<Option<u32>> {
 fn on_card(port: &Port, uplink: &Port) -> bool {
     match (&port.device, &uplink.device) {
         (Some(device), Some(of)) => device == of,
-        _ => port.switch == uplink.switch,
+        _ => port.switch.is_some() && port.switch == uplink.switch,
     }
 }
 
 fn card(port: &Port) -> &str {
-    port.device.as_deref().unwrap_or(&port.switch)
+    let switch = port.switch.as_deref();
+    port.device.as_deref().or(switch).unwrap_or_default()
 }
 
 /// All functions of a PF are on one card and one host, or it is not known which PF is meant.

@@ -61,7 +61,7 @@ const REFUSALS: usize = 64;
 
 /// Flags of mode `dpu`.
 #[derive(Debug, Clone, clap::Args)]
-#[group(id = "dpu")]
+#[group(id = "dpu-flags")]
 pub(crate) struct Args {
     /// How the card's functions are found on this DPU.
     #[arg(long, env = "OUTBOARD_REPRESENTORS", value_enum, default_value_t = Kind::Veth)]

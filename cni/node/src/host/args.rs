@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// How this host's card is reached (mode `host`).
 #[derive(Debug, Clone, clap::Args)]
-#[group(id = "card")]
+#[group(id = "card-flags")]
 pub(crate) struct Args {
     /// Kind of the host's card.
     #[arg(long, value_enum, default_value_t = Kind::Veth, env = "OUTBOARD_CARD")]

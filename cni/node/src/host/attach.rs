@@ -130,6 +130,8 @@ async fn certain(
     device: &str,
     deadline: Instant,
 ) -> Result<Option<Function>, Error> {
+    let device = node.card.provider().named(device)?;
+    let device = device.as_str();
     let Some((function, holder)) = node.card.by_device(device) else {
         return Ok(None);
     };

@@ -21,7 +21,7 @@ const ESWITCH_GET: u8 = 29;
 
 const BUS_NAME: u16 = 1;
 const DEV_NAME: u16 = 2;
-const PORT_NETDEV_IFINDEX: u16 = 6;
+const PORT_NETDEV_NAME: u16 = 7;
 const ESWITCH_MODE: u16 = 25;
 const PORT_FLAVOUR: u16 = 77;
 const PORT_NUMBER: u16 = 78;
@@ -39,8 +39,8 @@ pub struct Port {
     pub bus: String,
     /// Name of the device on its bus: a PCI address.
     pub device: String,
-    /// The number of its link, if it has one and that is in this namespace.
-    pub link: Option<u32>,
+    /// The name of its link, if it has one and that is in this namespace.
+    pub link: Option<String>,
     /// What it is, if its driver says it.
     pub flavour: Option<Flavour>,
 }
@@ -108,7 +108,7 @@ impl Port {
             match key {
                 BUS_NAME => bus = value.text(),
                 DEV_NAME => device = value.text(),
-                PORT_NETDEV_IFINDEX => link = value.word(),
+                PORT_NETDEV_NAME => link = value.text(),
                 PORT_FLAVOUR => kind = value.half(),
                 PORT_NUMBER => port = value.word()?,
                 PORT_SPLIT_SUBPORT_NUMBER => part = value.word(),

@@ -93,10 +93,8 @@ fn functions_of_the_host_are_found_by_number_and_back() {
         of: Part::Virtual(2),
     };
     assert_eq!((port.name, port.source), (name, Source::Sysfs));
-    assert_eq!(
-        (port.switch.as_str(), port.device.as_deref()),
-        ("bb", Some(PF1))
-    );
+    assert_eq!(port.switch.as_deref(), Some("bb"));
+    assert_eq!(port.device.as_deref(), Some(PF1));
     assert_eq!(ports.of_link("lo"), None);
 }
 
@@ -228,7 +226,6 @@ fn an_uplink_that_is_none_is_refused_with_those_there_are() {
 fn a_port_without_a_device_is_where_its_switch_is() {
     let observed = |link: &str, switch: &str, port: &str| Observed {
         link: link.into(),
-        index: 1,
         switch: switch.into(),
         device: None,
         port_name: Some(port.into()),
@@ -245,17 +242,16 @@ fn a_port_without_a_device_is_where_its_switch_is() {
 
 #[test]
 fn devlink_knows_better_than_the_name() {
-    let observed = |index: u32, port: Option<&str>| Observed {
-        link: format!("l{index}"),
-        index,
+    let observed = |link: &str, port: &str| Observed {
+        link: link.into(),
         switch: "aa".into(),
         device: Some(PF.into()),
-        port_name: port.map(Into::into),
+        port_name: Some(port.into()),
     };
-    let said = |index: u32, flavour: Option<Flavour>| devlink::Port {
+    let said = |link: &str, flavour: Option<Flavour>| devlink::Port {
         bus: "pci".into(),
         device: PF.into(),
-        link: Some(index),
+        link: Some(link.into()),
         flavour,
     };
     let function = Flavour::Function {
@@ -264,27 +260,21 @@ fn devlink_knows_better_than_the_name() {
         physical: 0,
         of: Part::Virtual(3),
     };
-    let links = vec![
-        // A driver that names its ports in its own way.
-        observed(1, Some("rep3")),
-        observed(2, None),
-        // A driver that says nothing to devlink but that there is a port.
-        observed(3, Some("c1pf0vf5")),
-        // A port of another kind.
-        observed(4, Some("c1pf0vf6")),
-        observed(5, Some("nonsense")),
-    ];
+    let links = vec![observed("l3", "c1pf0vf5"), observed("l5", "nonsense")];
     let all = [
-        said(1, Some(function)),
+        // Whatever their names in sysfs are.
+        said("l1", Some(function)),
         said(
-            2,
+            "l2",
             Some(Flavour::Physical {
                 port: 0,
                 part: None,
             }),
         ),
-        said(3, None),
-        said(4, Some(Flavour::Other)),
+        // A driver that says nothing to devlink but that there is a port.
+        said("l3", None),
+        // A port of another kind.
+        said("l4", Some(Flavour::Other)),
     ];
     let ports = Ports::new(links, &all);
     assert_eq!(link(&ports, 3, &Scope::default()).as_deref(), Some("l1"));
@@ -312,7 +302,6 @@ fn any_observed() -> impl Strategy<Value = Observed> {
     ];
     (name, 0u32..2, 0u32..2).prop_map(|(name, switch, device)| Observed {
         link: String::new(),
-        index: 0,
         switch: format!("s{switch}"),
         device: Some(format!("0000:0{device}:00.0")),
         port_name: Some(name),
@@ -328,7 +317,6 @@ proptest! {
     ) {
         let mut links = observed;
         for (index, link) in (1..).zip(&mut links) {
-            link.index = index;
             link.link = format!("l{index}");
         }
         // A card has a port once.

@@ -82,7 +82,7 @@ fn a_function_in_a_namespace(machine: &Machine) {
     let before = function(machine, 2);
     let link = before["link"].as_str().expect("a text");
     machine.run(&format!(
-        "mkdir -p /var/run; ip netns add pod; ip link set {link} netns pod
+        "ip netns add pod; ip link set {link} netns pod
          ip -n pod link set {link} name pod0 address 02:00:00:00:cc:03 mtu 1400; ip -n pod link set pod0 up
          ip -n pod link add link pod0 name pod0.7 type macvlan"
     ));

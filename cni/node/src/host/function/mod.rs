@@ -72,6 +72,14 @@ pub(crate) trait Provider: Send + Sync + 'static {
     /// The card cannot be read: a sentence for the operator.
     fn inventory(&self) -> Result<Vec<Function>, Error>;
 
+    /// The name among [`Function::device`] that a `deviceID` means, whether there is such a function or not.
+    ///
+    /// # Errors
+    /// No function of this kind of card can have it.
+    fn named(&self, device_id: &str) -> Result<String, Error> {
+        Ok(device_id.to_owned())
+    }
+
     /// Right before the function goes to a pod, in the host's namespace: what is set at the card and not at the link.
     ///
     /// # Errors

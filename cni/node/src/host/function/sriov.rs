@@ -6,7 +6,7 @@ use std::path::Path;
 use api::Mac;
 use cni_bin::code;
 use nix::libc;
-use sriov::{PciAddress, PciEvents, Physical, Sysfs, Virtual};
+use sriov::{DeviceId, PciAddress, PciEvents, Physical, Sysfs, Virtual};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -125,6 +125,20 @@ impl Provider for Card {
             }));
         }
         Ok(functions)
+    }
+
+    fn named(&self, device_id: &str) -> Result<String, Error> {
+        let address = device_id
+            .parse()
+            .and_then(|id: DeviceId| id.pci())
+            .map_err(|why| {
+                Error::new(
+                    code::UNSUPPORTED_FIELD,
+                    format!("The deviceID cannot be served: {why}."),
+                    "Correct the device plugin's resource that the network names.",
+                )
+            })?;
+        Ok(address.to_string())
     }
 
     fn prepare(&self, function: &Function, mac: Mac) -> Result<(), Error> {
