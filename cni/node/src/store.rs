@@ -15,7 +15,9 @@ use crate::attachment::{AttachmentId, Record};
 use crate::error::{Error, chain};
 
 /// What a journal keeps of one attachment: [`Record`] where the attachment's port is, `host::record::Record` where its pod is.
-pub(crate) trait Entry: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
+pub(crate) trait Entry:
+    Clone + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     /// Whose record it is.
     fn id(&self) -> &AttachmentId;
     /// [`Store::ordinal`] of the operation that made it.
@@ -78,7 +80,9 @@ impl<R: Entry> Store<R> {
         // The closure always has a value: both sides hold the last number, which then becomes the new one.
         let (Ok(last) | Err(last)) =
             self.last
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(above(last)));
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                    Some(above(last))
+                });
         above(last)
     }
 
@@ -110,24 +114,16 @@ impl<R: Entry> Store<R> {
 
     /// Writes a record that was not there.
     pub(crate) async fn insert(&self, record: R) -> Result<(), Error> {
-        self.blocking(move |journal| {
-            journal
-                .insert(&record.id().key(), record.clone())
-                .map(drop)
-        })
-        .await?;
+        self.blocking(move |journal| journal.insert(&record.id().key(), record.clone()).map(drop))
+            .await?;
         self.changed.send_replace(());
         Ok(())
     }
 
     /// Writes a record in the place of an earlier one of the same attachment.
     pub(crate) async fn replace(&self, record: R) -> Result<(), Error> {
-        self.blocking(move |journal| {
-            journal
-                .update(&record.id().key(), record.clone())
-                .map(drop)
-        })
-        .await?;
+        self.blocking(move |journal| journal.update(&record.id().key(), record.clone()).map(drop))
+            .await?;
         self.changed.send_replace(());
         Ok(())
     }

@@ -63,9 +63,7 @@ pub(crate) fn agree(keys: &Keys, port: &str, mac: Mac, ips: &[IpNet]) -> Result<
     let refused = |key: &str, asked: &str, has: String| {
         Error::new(
             code::REFUSED,
-            format!(
-                "\"runtimeConfig\" asks for {key} {asked}, but port {port} has {has}."
-            ),
+            format!("\"runtimeConfig\" asks for {key} {asked}, but port {port} has {has}."),
             "Addresses are allocated when the pod is scheduled: ask for them in its annotations, then recreate the pod.",
         )
     };

@@ -49,7 +49,9 @@ pub(crate) async fn taken_up(
         let row = node.vswitch.row(interface);
         let why = match row {
             Some(row) if row.ofport.is_some_and(|number| number > 0) => return Ok(()),
-            Some(row) if row.error.is_some() => return Err(explain(node, iface_id, row.error).await),
+            Some(row) if row.error.is_some() => {
+                return Err(explain(node, iface_id, row.error).await);
+            }
             None if node.vswitch.trouble().is_none() => return Err(taken(iface_id)),
             row => row.and_then(|row| no_ofport(row.ofport)),
         };

@@ -28,7 +28,8 @@ fn request(command: Command, config: &str, env: &[(&str, &str)]) -> Request {
 #[test]
 fn an_add_is_read_whole() {
     let config = r#","subnet":"blue","mtu":1300,"runtimeConfig":{"mac":"0a:58:00:00:00:01","ips":["10.1.0.9/16"]}"#;
-    let Call::Add(add) = Call::parse(&request(Command::Add, config, &[]), Devices::None).unwrap() else {
+    let Call::Add(add) = Call::parse(&request(Command::Add, config, &[]), Devices::None).unwrap()
+    else {
         panic!("not an ADD");
     };
     assert_eq!(
@@ -65,12 +66,17 @@ fn a_device_is_taken_from_either_place_where_there_is_a_card() {
 #[test]
 fn a_del_needs_neither_netns_nor_pod() {
     let request = request(Command::Del, "", &[(CNI_NETNS, ""), (CNI_ARGS, "")]);
-    assert!(matches!(Call::parse(&request, Devices::None).unwrap(), Call::Del { .. }));
+    assert!(matches!(
+        Call::parse(&request, Devices::None).unwrap(),
+        Call::Del { .. }
+    ));
 }
 
 #[test]
 fn a_gc_tells_no_list_from_an_empty_one() {
-    let valid = |config: &str| match Call::parse(&request(Command::Gc, config, &[]), Devices::None).unwrap() {
+    let valid = |config: &str| match Call::parse(&request(Command::Gc, config, &[]), Devices::None)
+        .unwrap()
+    {
         Call::Gc { valid, .. } => valid,
         other => panic!("{other:?}"),
     };

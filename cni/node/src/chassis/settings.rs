@@ -203,7 +203,10 @@ impl Plan {
             transaction.mutate(
                 "Open_vSwitch",
                 this(),
-                [Mutation::delete(column, keys), Mutation::insert(column, set)],
+                [
+                    Mutation::delete(column, keys),
+                    Mutation::insert(column, set),
+                ],
             );
         }
         match &self.ssl {

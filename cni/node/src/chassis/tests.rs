@@ -151,7 +151,9 @@ async fn what_others_change_is_put_back() {
     eventually("the settings", is_set).await;
     vsctl("set Open_vSwitch . external_ids:system-id=other -- set-ssl /a /b /c");
     eventually("the settings again", is_set).await;
-    vsctl("del-ssl -- remove Open_vSwitch . external_ids system-id -- clear Open_vSwitch . other_config -- set Open_vSwitch . other_config:vlan-limit=2");
+    vsctl(
+        "del-ssl -- remove Open_vSwitch . external_ids system-id -- clear Open_vSwitch . other_config -- set Open_vSwitch . other_config:vlan-limit=2",
+    );
     eventually("the settings once more", is_set).await;
 
     let said = format!("{:?}", readiness.complaints());

@@ -220,7 +220,10 @@ mod tests {
                 role,
                 subnet: "default".into(),
                 mac: "0a:58:0a:f4:00:05".parse().unwrap(),
-                ips: vec!["10.244.0.5/24".parse().unwrap(), "fd00::5/64".parse().unwrap()],
+                ips: vec![
+                    "10.244.0.5/24".parse().unwrap(),
+                    "fd00::5/64".parse().unwrap(),
+                ],
                 gateways: vec!["10.244.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
                 routes: vec![api::Route {
                     dst: "10.96.0.0/16".parse().unwrap(),
@@ -268,10 +271,17 @@ mod tests {
         let record = asked.record(&row, representor, mtu(&row, 1442));
         assert_eq!(record.pod.to_string(), "default/web");
         assert_eq!(record.id.container, "h1/s1");
-        assert_eq!((record.link().as_str(), record.far().unwrap().mtu), ("pf0vf3", 1300));
+        assert_eq!(
+            (record.link().as_str(), record.far().unwrap().mtu),
+            ("pf0vf3", 1300)
+        );
         let wiring = wiring(&row, mtu(&row, 1442));
         assert_eq!(wiring.ips, ["10.244.0.5/24", "fd00::5/64"]);
-        let destinations: Vec<_> = wiring.routes.iter().map(|r| r.destination.as_str()).collect();
+        let destinations: Vec<_> = wiring
+            .routes
+            .iter()
+            .map(|r| r.destination.as_str())
+            .collect();
         assert_eq!(destinations, ["0.0.0.0/0", "::/0", "10.96.0.0/16"]);
         assert_eq!((wiring.mtu, wiring.cluster), (1300, None));
     }
@@ -290,7 +300,10 @@ mod tests {
             plug: Plug::System,
         };
         let record = asked.record(&row, representor, 1400);
-        assert_eq!((record.pod.uid.as_str(), record.pod.name.as_str()), ("", "h1"));
+        assert_eq!(
+            (record.pod.uid.as_str(), record.pod.name.as_str()),
+            ("", "h1")
+        );
         assert_eq!(wiring(&row, 1400).cluster.unwrap().pods, ["10.244.0.0/16"]);
     }
 

@@ -134,7 +134,10 @@ impl Claims {
                 state.bury(other.clone(), claim.attempt);
             }
         }
-        let same = state.held.get_mut(id).filter(|held| held.attempt == attempt);
+        let same = state
+            .held
+            .get_mut(id)
+            .filter(|held| held.attempt == attempt);
         let lost = match same {
             Some(held) if held.function == function => {
                 held.active += 1;

@@ -229,10 +229,20 @@ mod tests {
         let mut links: BTreeMap<String, Representor> = (0..5)
             .map(|number| (format!("pf0vf{number}"), up(number)))
             .collect();
-        links.insert("pf0vf4".into(), Representor { index: 4, up: false });
+        links.insert(
+            "pf0vf4".into(),
+            Representor {
+                index: 4,
+                up: false,
+            },
+        );
         let interfaces = [
             interface(0, 3, None),
-            interface(2, -1, Some("could not open network device pf0vf2 (No such device)")),
+            interface(
+                2,
+                -1,
+                Some("could not open network device pf0vf2 (No such device)"),
+            ),
             interface(3, -1, None),
             interface(4, 5, None),
             interface(5, 6, None),
@@ -242,7 +252,10 @@ mod tests {
             .map(|one| (one.name.clone(), one))
             .collect();
         let found = judge(&records, &links, &interfaces);
-        let lines: Vec<String> = found.iter().map(|(port, why)| format!("{port}: {why}")).collect();
+        let lines: Vec<String> = found
+            .iter()
+            .map(|(port, why)| format!("{port}: {why}"))
+            .collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
         p1: it is not in Open vSwitch as pf0vf1
         p2: could not open network device pf0vf2 (No such device)
@@ -257,7 +270,9 @@ mod tests {
             },
         );
         assert!(judge(&[dpdk], &BTreeMap::new(), &interfaces).is_empty());
-        let many = (0..9).map(|number| (number.to_string(), String::new())).collect();
+        let many = (0..9)
+            .map(|number| (number.to_string(), String::new()))
+            .collect();
         let sentences = sentences(&many);
         assert_eq!(sentences.len(), NAMED + 1);
         assert!(sentences[NAMED].sentence.starts_with("4 more"));

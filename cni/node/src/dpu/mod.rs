@@ -73,11 +73,7 @@ pub(crate) struct Args {
     #[arg(long, env = "OUTBOARD_CHANNEL_ADDRESS", default_value = "0.0.0.0:9478")]
     pub(crate) channel_address: SocketAddr,
     /// Directory of ovs-vswitchd's control socket; asked for the share of offloaded flows.
-    #[arg(
-        long,
-        env = "OUTBOARD_OVS_RUNDIR",
-        default_value = "/run/openvswitch"
-    )]
+    #[arg(long, env = "OUTBOARD_OVS_RUNDIR", default_value = "/run/openvswitch")]
     pub(crate) ovs_rundir: PathBuf,
 }
 
@@ -125,12 +121,7 @@ pub(crate) fn start(start: Start, registry: &mut Registry, tasks: &TaskTracker) 
         stop(),
     ));
     tasks.spawn(offload::run(args.ovs_rundir, metrics, stop()));
-    let pace = Pace::new(
-        "representors",
-        &start.rounds,
-        &start.readiness,
-        stop(),
-    );
+    let pace = Pace::new("representors", &start.rounds, &start.readiness, stop());
     tasks.spawn(moved::run(Arc::clone(&ports), pace));
     tasks.spawn(report::run(
         report::Reporter {
@@ -162,11 +153,11 @@ pub(crate) fn start(start: Start, registry: &mut Registry, tasks: &TaskTracker) 
         seen,
         refusals,
         metrics: channel_metrics,
-        check: start
-            .readiness
-            .check("channel", "it does not listen yet"),
+        check: start.readiness.check("channel", "it does not listen yet"),
     };
-    let check = start.readiness.check("channel-address", "it is not bound yet");
+    let check = start
+        .readiness
+        .check("channel-address", "it is not bound yet");
     tasks.spawn(serve(address, server, check, start.stop));
 }
 
@@ -214,6 +205,8 @@ async fn serve(
     check.ready();
     if let Err(why) = channel::serve(listener, server, stop).await {
         warn!("the channel's server has ended: {why}");
-        check.not_ready(format!("the channel's server has ended: {why}; restart cni-node"));
+        check.not_ready(format!(
+            "the channel's server has ended: {why}; restart cni-node"
+        ));
     }
 }

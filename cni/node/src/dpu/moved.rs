@@ -45,7 +45,10 @@ async fn round(ports: &HostPorts) -> Vec<String> {
     for (far, record) in missing {
         let provider = Arc::clone(&ports.representors);
         let function = far.function;
-        let found = ports.node.host.run(move || provider.find(function, controller));
+        let found = ports
+            .node
+            .host
+            .run(move || provider.find(function, controller));
         let representor = match found.await {
             Ok(Ok(Some(representor))) => representor,
             Ok(Ok(None)) => continue,

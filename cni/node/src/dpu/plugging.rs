@@ -172,7 +172,9 @@ fn has_another(node: &Node, id: &AttachmentId, link: &str) -> bool {
     let mut others = recorded.filter(|record| record.id != *id);
     let plugged = node.vswitch.ports();
     others.any(|record| record.link() == link)
-        || plugged.iter().any(|port| port.name == link && port.id != *id)
+        || plugged
+            .iter()
+            .any(|port| port.name == link && port.id != *id)
 }
 
 async fn alone(node: &Node, link: &str) -> Held {

@@ -56,10 +56,7 @@ struct Abandoned<'a> {
 
 impl Abandoned<'_> {
     /// Does what may be dropped at any moment, unless the attempt is abandoned meanwhile.
-    async fn or<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+    async fn or<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let (reason, why) = tokio::select! {
             biased;
             done = work => return done,
@@ -77,11 +74,7 @@ impl Abandoned<'_> {
 
 #[async_trait::async_trait]
 impl Ports for HostPorts {
-    async fn sync(
-        &self,
-        host: &str,
-        set: Vec<proto::Attachment>,
-    ) -> Vec<proto::SyncedAttachment> {
+    async fn sync(&self, host: &str, set: Vec<proto::Attachment>) -> Vec<proto::SyncedAttachment> {
         sync::sync(self, host, set).await
     }
 
@@ -242,7 +235,10 @@ impl HostPorts {
         let (function, provider) = (asked.function, Arc::clone(&self.representors));
         let pairing = self.pairing.borrow().clone();
         let controller = pairing.and_then(|pairing| pairing.controller);
-        let found = self.node.host.run(move || provider.find(function, controller));
+        let found = self
+            .node
+            .host
+            .run(move || provider.find(function, controller));
         match found.await {
             Ok(Ok(Some(representor))) => Ok(representor),
             Ok(Ok(None)) => Err(asked::no_function(function, None)),
@@ -373,7 +369,10 @@ impl HostPorts {
         let seen = plugging::link(&self.node, &link).await;
         match seen.map_err(|error| failure(Reason::Unspecified, error))? {
             // DPDK's have none.
-            None if record.far().is_some_and(|far| far.plug == super::representor::Plug::System) => {
+            None if record
+                .far()
+                .is_some_and(|far| far.plug == super::representor::Plug::System) =>
+            {
                 return Err(differs("its representor is gone"));
             }
             Some(seen) if !seen.up => return Err(differs("its representor is down")),
@@ -407,7 +406,10 @@ impl HostPorts {
     fn refused(&self, asked: &Asked, refused: Refused) -> Failure {
         match refused {
             Refused::Interface(later) => {
-                let what = format!("Interface {} of sandbox {}", asked.key.ifname, asked.key.sandbox);
+                let what = format!(
+                    "Interface {} of sandbox {}",
+                    asked.key.ifname, asked.key.sandbox
+                );
                 asked::old_attempt(asked, &what, Some(later))
             }
             Refused::Function(_) => {

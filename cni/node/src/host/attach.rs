@@ -92,7 +92,11 @@ async fn free(node: &HostNode, add: &Add) -> Result<(), Error> {
     if whole {
         return Err(Error::new(
             code::REFUSED,
-            format!("Interface {} of {} is attached already.", add.id, old.owner()),
+            format!(
+                "Interface {} of {} is attached already.",
+                add.id,
+                old.owner()
+            ),
             "An attachment is added once (CNI specification, section \"ADD\"): DEL it first.",
         ));
     }
@@ -141,7 +145,10 @@ async fn certain(
     if old.container == HOST {
         return Err(Error::new(
             code::REFUSED,
-            format!("Function {} ({device}) of the card is in use by this host itself.", function.id),
+            format!(
+                "Function {} ({device}) of the card is in use by this host itself.",
+                function.id
+            ),
             "Leave it out of what the device plugin hands out.",
         ));
     }
@@ -266,13 +273,7 @@ impl Attempt<'_> {
     /// Returns how long the journal took of it.
     async fn wire(&self, mut record: Record, told: &Told) -> Result<Duration, Error> {
         let wiring = told.wiring(&record.id);
-        journey::go(
-            &self.node.card,
-            self.function.clone(),
-            self.netns,
-            &wiring,
-        )
-        .await?;
+        journey::go(&self.node.card, self.function.clone(), self.netns, &wiring).await?;
         record.told = Some(told.clone());
         let (kept, time) = timed(self.node.store.replace(record)).await;
         kept.map(|()| time)

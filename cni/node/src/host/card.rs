@@ -142,8 +142,7 @@ impl Card {
     fn tell(&self) {
         let state = self.locked();
         let free = state.functions.values().filter(|one| is_free(&state, one));
-        self.metrics
-            .functions(state.functions.len(), free.count());
+        self.metrics.functions(state.functions.len(), free.count());
         drop(state);
         self.changed.send_replace(());
     }

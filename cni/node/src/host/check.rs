@@ -13,7 +13,10 @@ pub(crate) async fn check(node: &HostNode, check: &Check, deadline: Instant) -> 
     let Some(record) = node.store.get(&check.id) else {
         return Err(differs(&check.id, "this host has no record of it"));
     };
-    let vfio = node.card.function(record.function).is_some_and(|function| function.vfio);
+    let vfio = node
+        .card
+        .function(record.function)
+        .is_some_and(|function| function.vfio);
     if !vfio {
         interface(check, "its end on the DPU is down").await?;
     }

@@ -108,7 +108,10 @@ enum Renewed {
 /// Asks what it is to look like now.
 async fn renew(node: &HostNode, record: &Record, told: Told) -> Result<Renewed, Error> {
     let deadline = Instant::now() + PATIENCE;
-    let asked = node.link.check(record.key(), record.ordinal, deadline).await;
+    let asked = node
+        .link
+        .check(record.key(), record.ordinal, deadline)
+        .await;
     let now = match asked {
         Ok(wiring) => Told::read(&wiring, None)?,
         Err(failure) => {
@@ -177,9 +180,12 @@ async fn plug(node: &HostNode, mut record: Record) -> Result<Told, Error> {
 }
 
 fn facts(told: &Told) -> NodePort {
-    let (pods, services, join) = told.cluster.clone().map_or_else(Default::default, |cluster| {
-        (cluster.pods, cluster.services, cluster.join)
-    });
+    let (pods, services, join) = told
+        .cluster
+        .clone()
+        .map_or_else(Default::default, |cluster| {
+            (cluster.pods, cluster.services, cluster.join)
+        });
     NodePort {
         name: told.logical_port.clone(),
         datapath: None,
@@ -218,13 +224,20 @@ async fn at_home(
 }
 
 /// The kernel's side.
-async fn wire(node: &HostNode, function: Function, told: &Told, port: NodePort) -> Result<(), Error> {
+async fn wire(
+    node: &HostNode,
+    function: Function,
+    told: &Told,
+    port: NodePort,
+) -> Result<(), Error> {
     let (provider, id) = (node.card.provider(), function.id);
     let (mac, mtu) = (told.mac, told.mtu);
     let work = move || -> Result<usize, Error> {
         let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
         let Some(link) = provider.find(id, &mut netlink)? else {
-            return Err(refused(format!("function {id} of the card went away meanwhile")));
+            return Err(refused(format!(
+                "function {id} of the card went away meanwhile"
+            )));
         };
         let mut changes = Vec::new();
         let index = link.index;

@@ -8,7 +8,11 @@ use crate::status::{Complaint, answer};
 
 /// Serves a STATUS (CNI specification, section "STATUS"): 50, or 51 when running pods are touched, too.
 pub(crate) fn status(node: &HostNode) -> Result<(), Error> {
-    let pods = node.store.all().iter().any(|record| record.sandbox().is_some());
+    let pods = node
+        .store
+        .all()
+        .iter()
+        .any(|record| record.sandbox().is_some());
     answer(complaints(node), pods)
 }
 

@@ -214,8 +214,7 @@ impl Veth {
         let mut peer = LinkMessage::default();
         peer.attributes = vec![LinkAttribute::IfName(self.peer.clone())];
         if let Some(mac) = self.peer_mac {
-            peer.attributes
-                .push(LinkAttribute::Address(mac.0.to_vec()));
+            peer.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
         }
         peer.attributes.extend([
             LinkAttribute::Mtu(self.mtu),
@@ -352,7 +351,10 @@ impl fmt::Display for Change {
             Self::SetMac { link, mac } => write!(f, "set the MAC address of link {link} to {mac}"),
             Self::Rename { link, name } => write!(f, "rename link {link} to {name}"),
             Self::SetVfMac { link, number, mac } => {
-                write!(f, "set the MAC address of virtual function {number} of link {link} to {mac}")
+                write!(
+                    f,
+                    "set the MAC address of virtual function {number} of link {link} to {mac}"
+                )
             }
             Self::Move(step) => write!(
                 f,

@@ -120,35 +120,42 @@ fn world() -> impl Strategy<Value = Observed> {
     let far_ports = proptest::collection::vec((10..15u8, 4..6u8, 1..3u32), 0..4);
     let representors = proptest::collection::btree_map(10..14u8, (1..3u32, any::<bool>()), 0..4);
     let everything = (records, ports, links, fars, far_ports, representors);
-    everything.prop_map(|(records, ports, links, fars, far_ports, representors)| Observed {
-        records: records
-            .into_iter()
-            // Ordinals are unique.
-            .map(|(container, (iface, ordinal))| {
-                record(container, iface, ordinal * 10 + u64::from(container))
-            })
-            .chain(fars.iter().map(|(container, (iface, ordinal))| {
-                far(*container, *iface, ordinal * 10 + u64::from(*container))
-            }))
-            .collect(),
-        representors: representors
-            .into_iter()
-            .filter(|(container, _)| fars.contains_key(container))
-            .map(|(container, (index, up))| (rep(container), Representor { index, up }))
-            .collect(),
-        ports: ports
-            .into_iter()
-            .enumerate()
-            .map(|(row, (container, iface))| port(container, iface, row as u128))
-            .chain(far_ports.into_iter().enumerate().map(|(row, (container, iface, link))| {
-                far_port(container, iface, 100 + row as u128, link)
-            }))
-            .collect(),
-        links: links
-            .into_iter()
-            .map(|container| id(container).host_link())
-            .collect(),
-    })
+    everything.prop_map(
+        |(records, ports, links, fars, far_ports, representors)| Observed {
+            records: records
+                .into_iter()
+                // Ordinals are unique.
+                .map(|(container, (iface, ordinal))| {
+                    record(container, iface, ordinal * 10 + u64::from(container))
+                })
+                .chain(fars.iter().map(|(container, (iface, ordinal))| {
+                    far(*container, *iface, ordinal * 10 + u64::from(*container))
+                }))
+                .collect(),
+            representors: representors
+                .into_iter()
+                .filter(|(container, _)| fars.contains_key(container))
+                .map(|(container, (index, up))| (rep(container), Representor { index, up }))
+                .collect(),
+            ports: ports
+                .into_iter()
+                .enumerate()
+                .map(|(row, (container, iface))| port(container, iface, row as u128))
+                .chain(
+                    far_ports
+                        .into_iter()
+                        .enumerate()
+                        .map(|(row, (container, iface, link))| {
+                            far_port(container, iface, 100 + row as u128, link)
+                        }),
+                )
+                .collect(),
+            links: links
+                .into_iter()
+                .map(|container| id(container).host_link())
+                .collect(),
+        },
+    )
 }
 
 proptest! {

@@ -16,8 +16,8 @@ use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::ovn_controller::OvnController;
-use crate::southbound::Southbound;
 use crate::server::Operations;
+use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::vswitch::Vswitch;
 use crate::{plumb, reconcile, server};
@@ -200,7 +200,7 @@ pub(crate) async fn ask(node: &Node, request: &Request) -> Result<Value, Failure
 
 /// The same of a node of any mode.
 pub(crate) async fn ask_any<N: Operations>(node: &N, request: &Request) -> Result<Value, Failure> {
-    match server::serve(node, request).await {
+    match Box::pin(server::serve(node, request)).await {
         Reply::Result(None) => Ok(Value::Null),
         Reply::Result(Some(document)) => Ok(serde_json::from_str(document.get()).unwrap()),
         Reply::Error(failure) => Err(failure),

@@ -19,7 +19,11 @@ fn host(alive: bool) -> HostState {
         host: Some("h1".into()),
         alive,
         since: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        why: if alive { String::new() } else { "host h1 was not heard for 2.4 s".into() },
+        why: if alive {
+            String::new()
+        } else {
+            "host h1 was not heard for 2.4 s".into()
+        },
         epoch: Some(channel::proto::Epoch {
             boot_id: "b1".into(),
             process: 7,
@@ -87,13 +91,21 @@ type Seen = Arc<Mutex<Vec<(String, String, Value)>>>;
 /// An API server that has one Dpu, and notes what is written.
 async fn api_server(seen: Seen) -> Client {
     async fn answer(State(seen): State<Seen>, request: Request) -> Response {
-        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
-        let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+        let (method, path) = (
+            request.method().to_string(),
+            request.uri().path().to_owned(),
+        );
+        let body = axum::body::to_bytes(request.into_body(), 1 << 20)
+            .await
+            .unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let spec = json!({"dpuNode": "d1", "hostNode": "h1", "address": "198.18.0.12", "port": 9478});
+        let spec =
+            json!({"dpuNode": "d1", "hostNode": "h1", "address": "198.18.0.12", "port": 9478});
         let dpu = json!({"apiVersion": "iaas.yusur.io/v1", "kind": "Dpu", "metadata": {"name": "p1", "uid": "uid-1"}, "spec": spec});
         let document = match (method.as_str(), path.as_str()) {
-            ("GET", _) => json!({"apiVersion": "iaas.yusur.io/v1", "kind": "DpuList", "metadata": {}, "items": [dpu]}),
+            ("GET", _) => {
+                json!({"apiVersion": "iaas.yusur.io/v1", "kind": "DpuList", "metadata": {}, "items": [dpu]})
+            }
             ("POST", _) => body.clone(),
             _ => dpu,
         };
@@ -140,7 +152,10 @@ fn kubernetes_hears_of_the_host_at_once_and_of_refusals() {
                 let seen = seen.lock().unwrap();
                 seen.iter().filter(|(m, ..)| m == method).count()
             };
-            soon("the first status", || count("PATCH") == 1 && readiness.is_ready()).await;
+            soon("the first status", || {
+                count("PATCH") == 1 && readiness.is_ready()
+            })
+            .await;
             state.send_replace(host(true));
             soon("the second, at once", || count("PATCH") == 2).await;
             // What is no news waits for the heartbeat.

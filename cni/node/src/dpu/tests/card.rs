@@ -39,7 +39,12 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    pub(crate) fn new(pod: &'static TestPod, sandbox: &'static str, function: u32, attempt: u64) -> Self {
+    pub(crate) fn new(
+        pod: &'static TestPod,
+        sandbox: &'static str,
+        function: u32,
+        attempt: u64,
+    ) -> Self {
         Self {
             pod,
             sandbox,

@@ -73,17 +73,25 @@ fn an_operation_killed_between_any_two_steps_is_put_right_by_the_next_start_and_
                     "dpu::recorded" | "dpu::installed" | "dpu::del_begun" | "dpu::unplugged"
                 );
                 let left = dpu.left(&card);
-                assert_eq!(left.len(), if recorded { 4 } else { 2 }, "{point}: {left:?}");
-                let set: &[&Ask] = if wanted { &[&bystander, &web] } else { &[&bystander] };
+                assert_eq!(
+                    left.len(),
+                    if recorded { 4 } else { 2 },
+                    "{point}: {left:?}"
+                );
+                let set: &[&Ask] = if wanted {
+                    &[&bystander, &web]
+                } else {
+                    &[&bystander]
+                };
                 for (sandbox, outcome) in dpu.sync(set).await {
                     outcome.unwrap_or_else(|failure| panic!("{point}, {sandbox}: {failure:?}"));
                 }
                 let left = dpu.left(&card);
                 assert_eq!(left.len(), if wanted { 4 } else { 2 }, "{point}: {left:?}");
                 if wanted {
-                    card.world.ovn.vsctl(
-                        "wait-until Interface pf0vf0 external_ids:ovn-installed=true",
-                    );
+                    card.world
+                        .ovn
+                        .vsctl("wait-until Interface pf0vf0 external_ids:ovn-installed=true");
                     dpu.check(&web).await.unwrap();
                     dpu.detach(&web).await.unwrap();
                 }

@@ -60,7 +60,12 @@ fn a_hosts_pod_is_attached_reaches_the_dpus_is_checked_and_detached() {
                 wiring.mtu - 28
             ));
             let ids = card.world.ovn.vsctl("get Interface pf0vf0 external_ids");
-            for shown in ["host=h1", "function=pf0vf0", "uid=u-web", "sandbox=\"h1/s1\""] {
+            for shown in [
+                "host=h1",
+                "function=pf0vf0",
+                "uid=u-web",
+                "sandbox=\"h1/s1\"",
+            ] {
                 assert!(ids.contains(shown), "{shown}: {ids}");
             }
 
@@ -71,7 +76,10 @@ fn a_hosts_pod_is_attached_reaches_the_dpus_is_checked_and_detached() {
             assert_eq!(dpu.check(&web).await.unwrap(), wiring);
             sh("ip link set pf0vf0 down");
             let failure = dpu.check(&web).await.unwrap_err();
-            assert!(failure.cause.contains("pf0vf0") || failure.cause.contains("is down"), "{failure}");
+            assert!(
+                failure.cause.contains("pf0vf0") || failure.cause.contains("is down"),
+                "{failure}"
+            );
             sh("ip link set pf0vf0 up");
             let unknown = dpu.check(&Ask { attempt: 6, ..web }).await.unwrap_err();
             assert_eq!(unknown.code, cni_bin::code::CHECK_FAILED);
@@ -123,7 +131,10 @@ fn the_hosts_own_interface_is_plugged_and_is_no_pods() {
             };
             card.allocate_gateway("h2");
             let patience = Duration::from_secs(1);
-            let failure = dpu.attach_within(HOST, gateway.clone(), patience).await.unwrap_err();
+            let failure = dpu
+                .attach_within(HOST, gateway.clone(), patience)
+                .await
+                .unwrap_err();
             assert_eq!(failure.reason, Reason::NoPort, "{failure}");
             card.allocate_gateway(HOST);
             let patience = Duration::from_secs(20);
@@ -158,12 +169,23 @@ fn what_is_not_the_hosts_is_refused_and_nothing_is_said_of_it() {
                     .unwrap_err()
             };
             // The UID of another host's pod, of one of the DPU's own, and of none: all the same.
-            for pod in [&OTHER, &DB, &TestPod { name: "none", uid: "u-none" }] as [&'static TestPod; 3] {
+            for pod in [
+                &OTHER,
+                &DB,
+                &TestPod {
+                    name: "none",
+                    uid: "u-none",
+                },
+            ] as [&'static TestPod; 3]
+            {
                 let failure = refused(Ask::new(pod, "s1", 0, 1)).await;
                 assert_eq!(failure.reason, Reason::NoPort, "{failure}");
                 assert_eq!(failure.code, cni_bin::code::TRY_AGAIN_LATER);
                 let said = failure.to_string();
-                assert!(said.contains("no address is allocated on chassis n1"), "{said}");
+                assert!(
+                    said.contains("no address is allocated on chassis n1"),
+                    "{said}"
+                );
                 assert!(!said.contains("10.244.") && !said.contains("h2"), "{said}");
             }
             // A sandbox of the DPU's own pods is another attachment.
@@ -176,7 +198,10 @@ fn what_is_not_the_hosts_is_refused_and_nothing_is_said_of_it() {
 
             // The DPU's own kubelet does not get the host's rows.
             sandbox("web");
-            let add = within(request(Command::Add, &WEB, "web", "eth0"), Duration::from_secs(1));
+            let add = within(
+                request(Command::Add, &WEB, "web", "eth0"),
+                Duration::from_secs(1),
+            );
             let failure = ask(&dpu.node, &add).await.unwrap_err();
             assert!(failure.msg.contains("no address is allocated"), "{failure}");
 
@@ -186,7 +211,10 @@ fn what_is_not_the_hosts_is_refused_and_nothing_is_said_of_it() {
                 pod.subnet = "blue".into();
             }
             let patience = Duration::from_secs(1);
-            let failure = dpu.attach_within(HOST, message, patience).await.unwrap_err();
+            let failure = dpu
+                .attach_within(HOST, message, patience)
+                .await
+                .unwrap_err();
             assert_eq!(failure.code, cni_bin::code::INVALID_CONFIG, "{failure}");
         },
     );
@@ -232,7 +260,12 @@ fn the_younger_attempt_takes_function_and_port_and_the_older_ones_requests_touch
             dpu.detach(&new).await.unwrap();
             sh("ip netns exec second ping -c1 -W5 10.244.0.6");
             // A DEL of an attempt before: nothing.
-            dpu.detach(&Ask { attempt: 9, ..second }).await.unwrap();
+            dpu.detach(&Ask {
+                attempt: 9,
+                ..second
+            })
+            .await
+            .unwrap();
             sh("ip netns exec second ping -c1 -W5 10.244.0.6");
         },
     );

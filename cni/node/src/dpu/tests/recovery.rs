@@ -109,7 +109,11 @@ fn a_full_set_is_the_hosts_whole_truth() {
             card.allocate(&NEW, HOST, 8);
             eventually("the row", || {
                 dpu.node.southbound.binding("default/new/default").is_none()
-                    || card.world.ovn.sbctl("list Port_Binding").contains("default/new/default")
+                    || card
+                        .world
+                        .ovn
+                        .sbctl("list Port_Binding")
+                        .contains("default/new/default")
             })
             .await;
             let mut again = dpu.sync(&[&web, &new]).await;
@@ -223,7 +227,10 @@ fn a_representor_that_vanishes_and_comes_back_works_without_anybodys_help() {
                 place(0, "web", "eth0", &wiring);
                 soon("the pod's network", || pings("web")).await;
                 println!("back after {:?}", back.elapsed());
-                soon("the end of the trouble", || dpu.troubles.borrow().is_empty()).await;
+                soon("the end of the trouble", || {
+                    dpu.troubles.borrow().is_empty()
+                })
+                .await;
                 assert_ne!(card.world.ovn.vsctl("get Interface pf0vf0 _uuid"), before);
             }
             // Between two looks: Open vSwitch alone would stay deaf.

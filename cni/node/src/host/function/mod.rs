@@ -20,9 +20,7 @@ use crate::error::Error;
 use crate::netlink::{Link, Netlink};
 
 /// A function as the card counts it.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct FunctionId {
     /// Physical function.
     pub(crate) physical: u32,

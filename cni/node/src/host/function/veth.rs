@@ -122,7 +122,10 @@ impl Card {
             };
             let home = Self::near_name(number);
             let link = match there.get(&id.to_string()) {
-                Some(end) => end.peer.and_then(|peer| here.remove(&peer)).filter(|link| is_pair(link, end)),
+                Some(end) => end
+                    .peer
+                    .and_then(|peer| here.remove(&peer))
+                    .filter(|link| is_pair(link, end)),
                 None => Some(make(&mut near, far, id, &home)?),
             };
             functions.push(Function {

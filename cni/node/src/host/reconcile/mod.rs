@@ -55,7 +55,9 @@ pub(crate) async fn run(node: Arc<HostNode>, recovered: watch::Sender<bool>, mut
         let started = Instant::now();
         let left = round(&node).await;
         let attachments = i64::try_from(node.store.len());
-        node.metrics.attachments.set(attachments.unwrap_or(i64::MAX));
+        node.metrics
+            .attachments
+            .set(attachments.unwrap_or(i64::MAX));
         let (undone, busy) = (!left.problems.is_empty(), left.busy);
         pace.finish(started, &[left.problems, left.losses].concat());
         if !undone {
@@ -122,7 +124,10 @@ pub(crate) async fn round(node: &HostNode) -> Left {
                     continue;
                 };
                 // An operation may have come and gone since the look: an attachment that it touched is another record.
-                match records.get(id).filter(|old| node.store.get(id).as_ref() == Some(old)) {
+                match records
+                    .get(id)
+                    .filter(|old| node.store.get(id).as_ref() == Some(old))
+                {
                     Some(record) => apply(node, &action, record).await,
                     None => Ok(()),
                 }

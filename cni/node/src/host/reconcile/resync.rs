@@ -25,7 +25,10 @@ pub(crate) async fn resync(node: Arc<HostNode>, stop: CancellationToken) {
             .unplugged
             .set(i64::try_from(failed).unwrap_or(i64::MAX));
         if !answer.is_empty() {
-            info!(attachments = answer.len(), failed, "the DPU has answered a full set");
+            info!(
+                attachments = answer.len(),
+                failed, "the DPU has answered a full set"
+            );
         }
         for one in answer.iter() {
             explain(one);

@@ -25,7 +25,11 @@ fn apply(mut world: Observed, actions: &[Action]) -> Observed {
     for action in actions {
         match action {
             Action::Remove(id) => {
-                let at = world.records.iter().position(|seen| seen.id == *id).unwrap();
+                let at = world
+                    .records
+                    .iter()
+                    .position(|seen| seen.id == *id)
+                    .unwrap();
                 let gone = world.records.remove(at);
                 if let Some(place @ Place::Home { .. }) = world.places.get_mut(&gone.function) {
                     *place = Place::Home { tidy: true };

@@ -101,7 +101,10 @@ impl Bridge {
                 };
                 (
                     format!("0a:58:0a:f4:00:{host:02x}"),
-                    vec![format!("10.244.0.{host}/24"), format!("fd00:10:244::{host:x}/64")],
+                    vec![
+                        format!("10.244.0.{host}/24"),
+                        format!("fd00:10:244::{host:x}/64"),
+                    ],
                     vec!["10.244.0.1", "fd00:10:244::1"],
                     vec![("0.0.0.0/0", "10.244.0.1"), ("::/0", "fd00:10:244::1")],
                     None,
@@ -189,7 +192,9 @@ impl Ports for Bridge {
             stays
         });
         let outcome = |one: &Attachment| {
-            let wired = self.wiring(one).and_then(|wiring| self.hold(one).map(|()| wiring));
+            let wired = self
+                .wiring(one)
+                .and_then(|wiring| self.hold(one).map(|()| wiring));
             match wired {
                 Ok(wiring) => Outcome::Wiring(wiring),
                 Err(failure) => Outcome::Failure(failure.into()),
@@ -266,7 +271,10 @@ impl Ports for Bridge {
             None => Err(Failure::new(
                 Reason::Unspecified,
                 cni_bin::code::CHECK_FAILED,
-                format!("Interface {} of sandbox {}: the DPU has no port for it.", key.ifname, key.sandbox),
+                format!(
+                    "Interface {} of sandbox {}: the DPU has no port for it.",
+                    key.ifname, key.sandbox
+                ),
                 "Recreate the pod.",
             )),
         }

@@ -33,11 +33,7 @@ fn an_operation_killed_between_any_two_steps_leaves_nothing() {
         for (number, point) in crate::HOST_FAILPOINTS.into_iter().enumerate() {
             let name = format!("s{number}");
             sandbox(&name);
-            let dels = [
-                "host::del_begun",
-                "host::returned",
-                "host::forgotten",
-            ];
+            let dels = ["host::del_begun", "host::returned", "host::forgotten"];
             let verb = if dels.contains(&point) { "DEL" } else { "ADD" };
             if verb == "DEL" {
                 let host = world.host().await;
@@ -50,9 +46,13 @@ fn an_operation_killed_between_any_two_steps_leaves_nothing() {
             let host = world.host().await;
             // As on a plain node: an ADD that had done everything but answer has succeeded, and a DEL that had not dropped the
             // record has not happened. Anything else is gone without being asked.
-            let whole = matches!(point, "host::installed" | "host::del_begun" | "host::returned");
+            let whole = matches!(
+                point,
+                "host::installed" | "host::del_begun" | "host::returned"
+            );
             let pods = if whole { 2 } else { 1 };
-            let settled = || world.bridge.sandboxes().len() == pods && host.node.store.len() == pods + 1;
+            let settled =
+                || world.bridge.sandboxes().len() == pods && host.node.store.len() == pods + 1;
             eventually(&format!("order after {point}"), settled).await;
             if whole {
                 sh(&format!("ip netns exec {name} ping -c1 -W5 10.244.0.6"));
@@ -75,7 +75,12 @@ fn die(task: &str) {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(9), "{task}: {:?} {said}", output.status);
+    assert_eq!(
+        output.status.signal(),
+        Some(9),
+        "{task}: {:?} {said}",
+        output.status
+    );
 }
 
 fn child(task: &str) {
@@ -92,7 +97,11 @@ fn child(task: &str) {
     runtime.block_on(async {
         let host = Host::start(Path::new(HOME));
         host.ready().await;
-        let verb = if verb == "ADD" { Command::Add } else { Command::Del };
+        let verb = if verb == "ADD" {
+            Command::Add
+        } else {
+            Command::Del
+        };
         let answer = ask(&*host.node, &request(verb, &WEB, name, "eth0")).await;
         panic!("{point} was not reached: {answer:?}");
     });

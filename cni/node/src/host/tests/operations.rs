@@ -67,7 +67,10 @@ fn pods_are_attached_reach_each_other_are_checked_and_detached() {
             let differs = ask(&*host.node, &check).await.unwrap_err();
             assert!(differs.msg.contains("no port for it"), "{differs}");
             host.node.link.sync_now();
-            eventually("the DPU has all again", || world.bridge.sandboxes().len() == 2).await;
+            eventually("the DPU has all again", || {
+                world.bridge.sandboxes().len() == 2
+            })
+            .await;
             ask(&*host.node, &check).await.unwrap();
 
             for _ in 0..2 {
@@ -80,9 +83,12 @@ fn pods_are_attached_reach_each_other_are_checked_and_detached() {
             gone.env.remove("CNI_NETNS");
             gone.env.remove("CNI_ARGS");
             ask(&*host.node, &gone).await.unwrap();
-            ask(&*host.node, &request(Command::Del, &DB, "never-was", "eth0"))
-                .await
-                .unwrap();
+            ask(
+                &*host.node,
+                &request(Command::Del, &DB, "never-was", "eth0"),
+            )
+            .await
+            .unwrap();
             eventually("all is as before", || world.leftovers(&host).is_empty()).await;
             ask(&*host.node, &status()).await.unwrap();
         },
@@ -100,14 +106,20 @@ fn gc_removes_what_is_no_longer_valid_and_only_that() {
             add(&host, &DB, "db").await;
             let gc = |valid| with(request(Command::Gc, &WEB, "-", "-"), &valid);
             ask(&*host.node, &gc(json!({}))).await.unwrap();
-            ask(&*host.node, &gc(json!({"name": "other", "cni.dev/valid-attachments": []})))
-                .await
-                .unwrap();
+            ask(
+                &*host.node,
+                &gc(json!({"name": "other", "cni.dev/valid-attachments": []})),
+            )
+            .await
+            .unwrap();
             assert_eq!(world.bridge.sandboxes(), ["db", "web"]);
             let valid = json!([{"containerID": "web", "ifname": "eth0"}]);
-            ask(&*host.node, &gc(json!({"cni.dev/valid-attachments": valid})))
-                .await
-                .unwrap();
+            ask(
+                &*host.node,
+                &gc(json!({"cni.dev/valid-attachments": valid})),
+            )
+            .await
+            .unwrap();
             assert_eq!(world.bridge.sandboxes(), ["web"]);
             ask(&*host.node, &gc(json!({"cni.dev/valid-attachments": []})))
                 .await
@@ -125,7 +137,12 @@ fn status_says_at_once_that_the_dpu_is_lost_and_a_del_does_not_wait_for_it() {
         async {
             let mut world = World::start().await;
             let host = world.host().await;
-            let code_now = async || ask(&*host.node, &status()).await.err().map(|error| error.code);
+            let code_now = async || {
+                ask(&*host.node, &status())
+                    .await
+                    .err()
+                    .map(|error| error.code)
+            };
             assert_eq!(code_now().await, None);
             let trouble = |limits| Trouble {
                 sentence: "ovn-controller is not connected".to_owned(),
@@ -141,13 +158,23 @@ fn status_says_at_once_that_the_dpu_is_lost_and_a_del_does_not_wait_for_it() {
             let started = Instant::now();
             world.cut().await;
             soon("the loss is noticed", || !sentences(&host.node).is_empty()).await;
-            assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-            assert_eq!(code_now().await, Some(code::NOT_AVAILABLE_LIMITED_CONNECTIVITY));
+            assert!(
+                started.elapsed() < Duration::from_secs(4),
+                "{:?}",
+                started.elapsed()
+            );
+            assert_eq!(
+                code_now().await,
+                Some(code::NOT_AVAILABLE_LIMITED_CONNECTIVITY)
+            );
             // What is there works on.
             sh("ip netns exec web ping -c1 -W5 10.244.0.1");
 
             sandbox("db");
-            let late = within(request(Command::Add, &DB, "db", "eth0"), Duration::from_secs(2));
+            let late = within(
+                request(Command::Add, &DB, "db", "eth0"),
+                Duration::from_secs(2),
+            );
             let late = ask(&*host.node, &late).await.unwrap_err();
             assert_eq!(late.code, code::TRY_AGAIN_LATER, "{late}");
             assert!(late.msg.contains("d1"), "{late}");
@@ -165,7 +192,10 @@ fn status_says_at_once_that_the_dpu_is_lost_and_a_del_does_not_wait_for_it() {
             pair(&world.home, false);
             soon("the pair is gone", || !sentences(&host.node).is_empty()).await;
             let alone = ask(&*host.node, &status()).await.unwrap_err();
-            assert!(alone.msg.contains("no Dpu object names this host"), "{alone}");
+            assert!(
+                alone.msg.contains("no Dpu object names this host"),
+                "{alone}"
+            );
             pair(&world.home, true);
             host.up().await;
             add(&host, &WEB, "again").await;
@@ -203,7 +233,10 @@ fn a_younger_pod_gets_the_function_and_a_late_del_touches_nothing() {
             );
             let absent = ask(&*host.node, &absent).await.unwrap_err();
             assert!(absent.msg.contains("vf99"), "{absent}");
-            let own = with(device(&WEB, "x"), &json!({"runtimeConfig": {"deviceID": "vf0"}}));
+            let own = with(
+                device(&WEB, "x"),
+                &json!({"runtimeConfig": {"deviceID": "vf0"}}),
+            );
             let own = ask(&*host.node, &own).await.unwrap_err();
             assert_eq!(own.code, code::REFUSED, "{own}");
 
@@ -230,7 +263,9 @@ fn the_pool_hands_out_only_what_is_back_and_says_when_it_is_empty() {
             let host = world.host().await;
             for number in 1..FUNCTIONS {
                 let name: &'static str = format!("p{number}").leak();
-                world.bridge.allocate(name, 10 + u8::try_from(number).unwrap());
+                world
+                    .bridge
+                    .allocate(name, 10 + u8::try_from(number).unwrap());
                 add(&host, &TestPod { name, uid: name }, name).await;
             }
             assert!(at_home().iter().all(|name| !name.starts_with("vf")));
@@ -238,10 +273,18 @@ fn the_pool_hands_out_only_what_is_back_and_says_when_it_is_empty() {
             let none = request(Command::Add, &WEB, "web", "eth0");
             let none = ask(&*host.node, &none).await.unwrap_err();
             assert_eq!(none.code, code::TRY_AGAIN_LATER, "{none}");
-            assert!(none.msg.contains("no function of the card is free"), "{none}");
+            assert!(
+                none.msg.contains("no function of the card is free"),
+                "{none}"
+            );
             // A process keeps the namespace of a pod whose path is gone: its function is not back.
-            sh("ip netns exec p1 sleep 600 & echo $! > /run/holder; sleep 0.2; ip netns del p1");
-            let p1 = TestPod { name: "p1", uid: "p1" };
+            sh(
+                "ip netns exec p1 sleep 600 >/dev/null 2>&1 </dev/null & echo $! > /run/holder; sleep 0.2; ip netns del p1",
+            );
+            let p1 = TestPod {
+                name: "p1",
+                uid: "p1",
+            };
             ask(&*host.node, &request(Command::Del, &p1, "p1", "eth0"))
                 .await
                 .unwrap();
@@ -269,7 +312,9 @@ fn many_pods_at_once() {
         let pods: Vec<TestPod> = (1..FUNCTIONS)
             .map(|number| {
                 let name: &'static str = format!("p{number}").leak();
-                world.bridge.allocate(name, 10 + u8::try_from(number).unwrap());
+                world
+                    .bridge
+                    .allocate(name, 10 + u8::try_from(number).unwrap());
                 sandbox(name);
                 TestPod { name, uid: name }
             })
@@ -283,7 +328,11 @@ fn many_pods_at_once() {
             for done in futures::future::join_all(all).await {
                 done.unwrap().unwrap();
             }
-            println!("{command} of {} pods in {:?}", pods.len(), started.elapsed());
+            println!(
+                "{command} of {} pods in {:?}",
+                pods.len(),
+                started.elapsed()
+            );
         }
         sh("ip netns exec p1 ping -c1 -W5 10.244.0.15");
     });

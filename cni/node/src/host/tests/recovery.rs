@@ -92,7 +92,10 @@ fn either_side_restarts_and_the_other_has_all_again() {
             world.bridge.forget();
             world.serve().await;
             host.up().await;
-            eventually("the DPU has it again", || world.bridge.sandboxes() == ["web"]).await;
+            eventually("the DPU has it again", || {
+                world.bridge.sandboxes() == ["web"]
+            })
+            .await;
             // The host's process restarts.
             host.end().await;
             let host = world.host().await;
@@ -111,18 +114,21 @@ fn either_side_restarts_and_the_other_has_all_again() {
 
 #[test]
 fn a_loop_in_peace_does_nothing() {
-    sandboxed("host::tests::recovery::a_loop_in_peace_does_nothing", async {
-        let world = World::start().await;
-        let host = world.host().await;
-        sandbox("web");
-        ask(&*host.node, &request(Command::Add, &WEB, "web", "eth0"))
-            .await
-            .unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let loops = ["attachments", "gateway"];
-        let before = host.rounds.made(&loops);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let more = host.rounds.made(&loops) - before;
-        assert!(more <= 2, "{more} rounds without a cause");
-    });
+    sandboxed(
+        "host::tests::recovery::a_loop_in_peace_does_nothing",
+        async {
+            let world = World::start().await;
+            let host = world.host().await;
+            sandbox("web");
+            ask(&*host.node, &request(Command::Add, &WEB, "web", "eth0"))
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let loops = ["attachments", "gateway"];
+            let before = host.rounds.made(&loops);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let more = host.rounds.made(&loops) - before;
+            assert!(more <= 2, "{more} rounds without a cause");
+        },
+    );
 }
