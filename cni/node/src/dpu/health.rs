@@ -21,8 +21,8 @@ use crate::vswitch::Interface;
 
 /// The longest time between two looks: ovn-controller sends no events, nor does a representor.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Changes within this time are looked at once.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Changes of Open vSwitch and of the journal within this time are looked at once: each ADD makes several.
+const PAUSE: Duration = Duration::from_secs(1);
 /// A port that is being plugged is not ill.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// More ports than that are not named one by one.
@@ -69,15 +69,20 @@ pub(super) async fn run(
         } else {
             PERIOD
         };
+        let paused = async {
+            tokio::select! {
+                _ = vswitch.changed() => {}
+                _ = records.changed() => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
-            _ = vswitch.changed() => {}
-            _ = records.changed() => {}
+            () = paused => {}
             _ = southbound.changed() => {}
             _ = connected.changed() => {}
         }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

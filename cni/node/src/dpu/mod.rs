@@ -8,17 +8,19 @@
 mod asked;
 mod claims;
 mod health;
+mod look;
 mod metrics;
 mod moved;
 mod offload;
 pub(crate) mod plugging;
 mod ports;
+mod prepare;
 mod report;
 pub(crate) mod representor;
 mod sync;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,22 +1,23 @@
 //! Representors that came back under another name: the card names them, and the record follows.
 //!
-//! Only the record is changed here; the reconcile loop sees that its port has another name, and plugs it anew.
+//! Only the record is changed here; a round of the reconcile loop sees that its port has another name, and plugs it anew.
 
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::plugging;
 use super::ports::HostPorts;
 use super::representor::Plug;
 use crate::attachment::{End, Record};
-use crate::netlink::Events;
+use crate::netlink::{Event, Events};
+use crate::reconcile;
 use crate::rounds::Pace;
 
 /// Looks whenever links change, and every half minute.
 pub(super) async fn run(ports: Arc<HostPorts>, mut pace: Pace) {
     pace.wake_on_kernel(Events::links(), |event| {
-        !matches!(event, crate::netlink::Event::Link { gone: true, .. })
+        !matches!(event, Event::Link { gone: true, .. })
     });
     loop {
         let started = tokio::time::Instant::now();
@@ -29,12 +30,20 @@ pub(super) async fn run(ports: Arc<HostPorts>, mut pace: Pace) {
 }
 
 async fn round(ports: &HostPorts) -> Vec<String> {
-    let mut problems = Vec::new();
+    match follow(ports).await {
+        Ok(false) => Vec::new(),
+        Ok(true) => reconcile::round(&ports.node).await,
+        Err(problem) => vec![problem],
+    }
+}
+
+/// Whether a record follows another name now.
+async fn follow(ports: &HostPorts) -> Result<bool, String> {
+    let mut followed = false;
+    let unseen = |why: &dyn std::fmt::Display| format!("the card cannot be looked at: {why}");
     let records = ports.node.store.all();
-    let there = match plugging::representors(&ports.node, &records).await {
-        Ok(there) => there,
-        Err(error) => return vec![error.to_string()],
-    };
+    let there = plugging::representors(&ports.node, &records).await;
+    let there = there.map_err(|error| error.to_string())?;
     let pairing = ports.pairing.borrow().clone();
     let controller = pairing.and_then(|pairing| pairing.controller);
     // Only what misses its link is asked for: a look at the whole card costs something.
@@ -52,8 +61,8 @@ async fn round(ports: &HostPorts) -> Vec<String> {
         let representor = match found.await {
             Ok(Ok(Some(representor))) => representor,
             Ok(Ok(None)) => continue,
-            Ok(Err(why)) => return vec![format!("the card cannot be looked at: {why}")],
-            Err(why) => return vec![format!("the card cannot be looked at: {why}")],
+            Ok(Err(why)) => return Err(unseen(&why)),
+            Err(why) => return Err(unseen(&why)),
         };
         if representor.link == far.link && representor.plug == far.plug {
             continue;
@@ -70,10 +79,9 @@ async fn round(ports: &HostPorts) -> Vec<String> {
             end: End::Representor(moved),
             ..record
         };
-        if let Err(error) = ports.node.store.replace(record).await {
-            warn!("{error}");
-            problems.push(error.to_string());
-        }
+        let replaced = ports.node.store.replace(record).await;
+        replaced.map_err(|error| error.to_string())?;
+        followed = true;
     }
-    problems
+    Ok(followed)
 }

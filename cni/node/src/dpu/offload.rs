@@ -82,17 +82,17 @@ mod tests {
             async {
                 let ovn = Ovn::start().await;
                 let home = ovn.home();
-                // Where a packaged ovs-vswitchd has it.
-                sh(&format!(
-                    "cd {}; for f in *.ctl; do ovs-appctl -t $PWD/$f version | grep -q ovs-vswitchd && ln -s $f ovs-vswitchd.1.ctl; done; true",
-                    home.display()
-                ));
                 ovn.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev");
                 sh("ip link add a0 type veth peer name a1
                     ip link set a0 up; ip link set a1 up
                     ip addr add 10.9.0.1/24 dev a0");
                 ovn.vsctl("add-port br0 a1");
                 sh("ping -c2 -i0.2 -W1 10.9.0.2 || true");
+                // Where a packaged ovs-vswitchd has it.
+                sh(&format!(
+                    "cd {}; for f in *.ctl; do ovs-appctl -t $PWD/$f version | grep -q ovs-vswitchd && ln -s $f ovs-vswitchd.1.ctl; done; true",
+                    home.display()
+                ));
                 let text = ovn_controller::ask(home, "ovs-vswitchd", "upcall/show").await;
                 let flows = parse(&text.unwrap());
                 assert!(flows.all > 0 && flows.offloaded == 0, "{flows:?}");

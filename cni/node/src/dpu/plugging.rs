@@ -3,15 +3,21 @@
 //! What went down with the former owner's port must not come up under it, and what comes up must lead to the new port alone. Each
 //! step holds the representor's lock: an operation on another attachment may want the same link. It is taken inside the
 //! attachment's lock, never the other way round.
+//!
+//! ovs-vswitchd keeps an open link, by name, and writes its flags when it lets go of it: so it is waited for. Nor does it notice
+//! that a link went and came back (seen with 3.1's userspace datapath: no error, the same ofport, the new ifindex, no packet):
+//! the port says for which index it was plugged, and the reconcile loop compares.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use cni_bin::code;
 use daemon::keyed::Held;
 use fail::fail_point;
 use ovsdb::Uuid;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::representor::Plug;
 use crate::attach::installed::taken_up;
@@ -23,6 +29,9 @@ use crate::reconcile::plan::{ObservedPort, Representor};
 use crate::sysctl;
 use crate::vswitch::IntegrationBridge;
 
+/// How long a DEL waits for ovs-vswitchd.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Plugs the port of a host's attachment; the new Interface. The caller holds the attachment's lock.
 pub(crate) async fn plug(
     node: &Node,
@@ -32,8 +41,9 @@ pub(crate) async fn plug(
     deadline: Instant,
 ) -> Result<Uuid, Error> {
     let _alone = alone(node, &far.link).await;
-    let index = prepare(node, far, bridge.userspace).await?;
+    set_down(node, &far.link).await?;
     node.vswitch.vacate(&far.link, deadline).await?;
+    let index = prepare(node, far, bridge.userspace).await?;
     let interface = node.vswitch.plug(bridge, record, index, deadline).await?;
     fail_point!("dpu::plugged");
     // ovs-vswitchd reads a new port's flags, adds "promiscuous" and writes them back: up before that is down again.
@@ -67,7 +77,24 @@ pub(crate) async fn unplug(
             set_down(node, link).await?;
         }
     }
-    node.vswitch.unplug(id, deadline).await
+    node.vswitch.unplug(id, deadline).await?;
+    for link in &links {
+        let _alone = alone(node, link).await;
+        if !has_another(node, id, link) {
+            let_go(node, link, deadline).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Down for good: ovs-vswitchd writes the flags of a link once more when it lets go of it. One that is dead keeps no DEL waiting; the
+/// next port of that link waits for it.
+async fn let_go(node: &Node, link: &str, deadline: Instant) -> Result<(), Error> {
+    let patience = deadline.min(Instant::now() + PATIENCE);
+    if let Err(error) = node.vswitch.vacate(link, patience).await {
+        debug!("{error}");
+    }
+    set_down(node, link).await
 }
 
 /// Removes a port that no attachment owns, if that very row is still there.
@@ -81,9 +108,9 @@ pub(crate) async fn remove(
         return Ok(());
     }
     set_down(node, &port.name).await?;
-    node.vswitch
-        .remove(std::slice::from_ref(port), deadline)
-        .await
+    let port = std::slice::from_ref(port);
+    node.vswitch.remove(port, deadline).await?;
+    let_go(node, &port[0].name, deadline).await
 }
 
 /// The representors among the records' links that are there now.

@@ -16,18 +16,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::asked::{self, Asked, Subject, failure};
+use super::asked::{self, Asked, failure};
 use super::claims::{Claims, Refused};
 use super::metrics::Metrics;
-use super::representor::{Provider, Representor};
+use super::prepare::Prepared;
+use super::representor::Provider;
 use super::{plugging, sync};
 use crate::attach::installed::installed;
 use crate::attachment::{AttachmentId, Record};
-use crate::check;
 use crate::node::{Node, UNDO};
-use crate::row::{Row, Wanted};
 use crate::stages::{Stages, timed};
-use crate::vswitch::IntegrationBridge;
 
 /// The ports of this DPU's host.
 pub(super) struct HostPorts {
@@ -37,13 +35,6 @@ pub(super) struct HostPorts {
     pub(super) claims: Claims,
     pub(super) troubles: watch::Receiver<Vec<proto::Trouble>>,
     pub(super) metrics: Metrics,
-}
-
-/// Everything that plugging needs.
-pub(super) struct Prepared {
-    pub(super) record: Record,
-    pub(super) bridge: IntegrationBridge,
-    pub(super) wiring: proto::Wiring,
 }
 
 /// What ends an Attach before its time.
@@ -140,7 +131,7 @@ impl HostPorts {
         given_up: &CancellationToken,
     ) -> Result<(), Failure> {
         let taken = self.claims.take(&asked.id, asked.attempt, asked.function);
-        let taken = taken.map_err(|refused| self.refused(asked, refused))?;
+        let taken = taken.map_err(|refused| told(asked, &refused))?;
         for other in &taken.displaced {
             self.evict(other).await?;
         }
@@ -208,63 +199,6 @@ impl HostPorts {
         recorded.map_err(|error| failure(Reason::Unspecified, error))?;
         fail_point!("dpu::installed");
         Ok(())
-    }
-
-    /// The function's representor, the row, the bridge; waits for them until the deadline.
-    pub(super) async fn prepare(
-        &self,
-        asked: &Asked,
-        deadline: Instant,
-    ) -> Result<Prepared, Failure> {
-        let not_ready = |error| failure(Reason::NotReady, error);
-        self.node.recovered(deadline).await.map_err(not_ready)?;
-        let representor = self.representor(asked).await?;
-        let row = self.row(asked, deadline).await?;
-        let bridge = self.node.vswitch.bridge(deadline).await;
-        let bridge = bridge.map_err(not_ready)?;
-        let underlay = self.node.mtu(deadline).await.map_err(not_ready)?;
-        let mtu = asked::mtu(&row, underlay);
-        Ok(Prepared {
-            record: asked.record(&row, representor, mtu),
-            bridge,
-            wiring: asked::wiring(&row, mtu),
-        })
-    }
-
-    async fn representor(&self, asked: &Asked) -> Result<Representor, Failure> {
-        let (function, provider) = (asked.function, Arc::clone(&self.representors));
-        let pairing = self.pairing.borrow().clone();
-        let controller = pairing.and_then(|pairing| pairing.controller);
-        let found = self
-            .node
-            .host
-            .run(move || provider.find(function, controller));
-        match found.await {
-            Ok(Ok(Some(representor))) => Ok(representor),
-            Ok(Ok(None)) => Err(asked::no_function(function, None)),
-            Ok(Err(why)) => Err(asked::no_function(function, Some(&why.to_string()))),
-            Err(why) => Err(asked::no_function(function, Some(&why.to_string()))),
-        }
-    }
-
-    async fn row(&self, asked: &Asked, deadline: Instant) -> Result<Row, Failure> {
-        let southbound = &self.node.southbound;
-        let found = match &asked.subject {
-            Subject::Pod { pod, subnet } => {
-                let wanted = Wanted {
-                    pod,
-                    ifname: &asked.id.ifname,
-                    subnet: subnet.as_deref(),
-                    host: Some(&asked.host),
-                };
-                southbound.row(&wanted, deadline).await
-            }
-            Subject::Host => southbound.host_row(&asked.host, deadline).await,
-        };
-        found.map_err(|error| match southbound.trouble() {
-            Some(_) => failure(Reason::NotReady, error),
-            None => failure(Reason::NoPort, error),
-        })
     }
 
     /// The Interface of a record, if it is in Open vSwitch as it was plugged.
@@ -352,72 +286,6 @@ impl HostPorts {
         }
     }
 
-    async fn look(
-        &self,
-        host: &str,
-        id: &AttachmentId,
-        attempt: u64,
-        deadline: Instant,
-    ) -> Result<proto::Wiring, Failure> {
-        let _alone = self.node.locks.lock(&id.host_link()).await;
-        let differs = |what: &str| failure(Reason::Unspecified, check::differs(id, what));
-        let record = self.node.store.get(id);
-        let Some(record) = record.filter(|record| record.ordinal == attempt) else {
-            return Err(differs("the DPU knows no such attachment"));
-        };
-        let link = record.link();
-        let seen = plugging::link(&self.node, &link).await;
-        match seen.map_err(|error| failure(Reason::Unspecified, error))? {
-            // DPDK's have none.
-            None if record
-                .far()
-                .is_some_and(|far| far.plug == super::representor::Plug::System) =>
-            {
-                return Err(differs("its representor is gone"));
-            }
-            Some(seen) if !seen.up => return Err(differs("its representor is down")),
-            _ => {}
-        }
-        let port = check::port(&self.node, id, &link, deadline).await;
-        port.map_err(|error| failure(Reason::Unspecified, error))?;
-        let row = self.row_of(host, &record).await?;
-        let mtu = record.far().map_or(0, |far| far.mtu);
-        Ok(asked::wiring(&row, mtu))
-    }
-
-    /// The row of a recorded attachment as it is now.
-    async fn row_of(&self, host: &str, record: &Record) -> Result<Row, Failure> {
-        let southbound = &self.node.southbound;
-        let now = Instant::now();
-        let found = if record.pod.uid.is_empty() {
-            southbound.host_row(host, now).await
-        } else {
-            let wanted = Wanted {
-                pod: &record.pod,
-                ifname: &record.id.ifname,
-                subnet: None,
-                host: Some(host),
-            };
-            southbound.row(&wanted, now).await
-        };
-        found.map_err(|error| failure(Reason::NoPort, error))
-    }
-
-    fn refused(&self, asked: &Asked, refused: Refused) -> Failure {
-        match refused {
-            Refused::Interface(later) => {
-                let what = format!(
-                    "Interface {} of sandbox {}",
-                    asked.key.ifname, asked.key.sandbox
-                );
-                asked::old_attempt(asked, &what, Some(later))
-            }
-            Refused::Function(_) => {
-                asked::old_attempt(asked, &format!("Function {}", asked.function), None)
-            }
-        }
-    }
-
     fn log(
         &self,
         op: &'static str,
@@ -441,6 +309,20 @@ impl HostPorts {
             Err(failure) => {
                 warn!(op, sandbox, ifname, attempt, %stages, code = failure.code, "host's port: failed after {ms:.1} ms: {failure}");
             }
+        }
+    }
+}
+
+/// What the host is told of a refused claim.
+fn told(asked: &Asked, refused: &Refused) -> Failure {
+    match refused {
+        Refused::Interface(later) => {
+            let (ifname, sandbox) = (&asked.key.ifname, &asked.key.sandbox);
+            let what = format!("Interface {ifname} of sandbox {sandbox}");
+            asked::old_attempt(asked, &what, Some(*later))
+        }
+        Refused::Function(_) => {
+            asked::old_attempt(asked, &format!("Function {}", asked.function), None)
         }
     }
 }

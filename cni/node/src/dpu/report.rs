@@ -212,7 +212,8 @@ impl Reporter {
 
 /// The Dpu that the pairing came from.
 async fn find(dpus: &Api<Dpu>, pairing: &Pairing) -> anyhow::Result<Ours> {
-    let parameters = ListParams::default();
+    // A chosen field: the heartbeats of all others are nobody's business here.
+    let parameters = ListParams::default().fields(&format!("spec.dpuNode={}", pairing.dpu));
     let listing = dpus.list(&parameters);
     let all = tokio::time::timeout(PATIENCE, listing)
         .await

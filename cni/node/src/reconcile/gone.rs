@@ -4,25 +4,27 @@
 //! sandbox. (Its path in /run/netns is not watched: a namespace whose path is gone lives on while a process is in it.) A DEL makes
 //! the same event; it has removed port and record by the time anybody looks, and that look costs no system call.
 //!
-//! The representor of a host's attachment is the card's. That it went is no end; that there is one again, with another index, is a
-//! reason to look.
+//! The representor of a host's attachment is the card's. That it went is no end; that there is one again, with another index, or that
+//! it is down, is a reason to look.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::info;
 
-use crate::attachment::is_host_link;
+use crate::attachment::{Record, is_host_link};
+use crate::dpu::plugging;
 use crate::netlink::{Event, Events};
 use crate::node::Node;
+use crate::reconcile::plan::ObservedPort;
 use crate::rounds::Pace;
 use crate::store::Store;
 
 #[derive(Debug, Default)]
 struct Links {
     names: BTreeSet<String>,
-    /// Representors that are there, with their indexes.
-    representors: BTreeMap<String, u32>,
+    /// Representors that are new or changed.
+    representors: BTreeSet<String>,
     /// Events were lost: there may be others.
     more: bool,
 }
@@ -56,13 +58,11 @@ impl Gone {
                 links.names.insert(name.clone());
                 true
             }
-            Event::Link { name, index, gone } if !is_host_link(name) && is_representor(name) => {
-                if *gone {
-                    links.representors.remove(name);
-                } else {
-                    links.representors.insert(name.clone(), *index);
-                }
-                !gone
+            Event::Link {
+                name, gone: false, ..
+            } if !is_host_link(name) && is_representor(name) => {
+                links.representors.insert(name.clone());
+                true
             }
             Event::Lost => {
                 links.more = true;
@@ -72,22 +72,15 @@ impl Gone {
         }
     }
 
-    /// Whether a link that went has left a record or a port.
-    pub(super) fn left_something(&self, node: &Node) -> bool {
+    /// Whether a link that went has left a record or a port, or a representor that came has no port.
+    pub(super) async fn left_something(&self, node: &Node) -> bool {
         let Links {
             names,
             representors,
             more,
         } = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let plugged = node.vswitch.ports();
-        let another = plugged.iter().any(|port| {
-            let now = representors.get(&port.name);
-            now.is_some_and(|now| port.link != Some(*now))
-        });
-        let mut missing = representors
-            .keys()
-            .filter(|name| !plugged.iter().any(|port| port.name == **name));
-        if more || another || missing.next().is_some() {
+        if more || came_back(node, &representors, &plugged).await {
             return true;
         }
         let records = node.store.all().into_iter().map(|one| one.id.host_link());
@@ -101,4 +94,25 @@ impl Gone {
         }
         !left.is_empty()
     }
+}
+
+/// Whether a representor is not as its port needs it.
+async fn came_back(node: &Node, names: &BTreeSet<String>, plugged: &[ObservedPort]) -> bool {
+    if names.is_empty() {
+        return false;
+    }
+    let records: Vec<Record> = node
+        .store
+        .all()
+        .into_iter()
+        .filter(|record| names.contains(&record.link()))
+        .collect();
+    // What cannot be read is the round's to say.
+    let Ok(links) = plugging::representors(node, &records).await else {
+        return true;
+    };
+    links.iter().any(|(name, link)| {
+        let port = plugged.iter().find(|port| port.name == *name);
+        !link.up || port.is_none_or(|port| port.link != Some(link.index))
+    })
 }

@@ -53,7 +53,7 @@ pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pac
             };
             match next.await {
                 None => return,
-                Some(Why::Kernel) if !gone.left_something(&node) => {}
+                Some(Why::Kernel) if !gone.left_something(&node).await => {}
                 Some(_) => break,
             }
         }

@@ -21,25 +21,25 @@ use crate::gateway::tests::sandbox::sh;
 use crate::node::Node;
 use crate::tests::world::{TestPod, World};
 
-pub(crate) const HOST: &str = "h1";
+pub(in crate::dpu) const HOST: &str = "h1";
 
 /// The card of a DPU, and its host.
-pub(crate) struct Card {
-    pub(crate) world: World,
+pub(in crate::dpu) struct Card {
+    pub(in crate::dpu) world: World,
 }
 
 /// What a host asks for, shortly.
 #[derive(Clone, Copy)]
-pub(crate) struct Ask {
-    pub(crate) pod: &'static TestPod,
-    pub(crate) sandbox: &'static str,
-    pub(crate) ifname: &'static str,
-    pub(crate) function: u32,
-    pub(crate) attempt: u64,
+pub(in crate::dpu) struct Ask {
+    pub(in crate::dpu) pod: &'static TestPod,
+    pub(in crate::dpu) sandbox: &'static str,
+    pub(in crate::dpu) ifname: &'static str,
+    pub(in crate::dpu) function: u32,
+    pub(in crate::dpu) attempt: u64,
 }
 
 impl Ask {
-    pub(crate) fn new(
+    pub(in crate::dpu) fn new(
         pod: &'static TestPod,
         sandbox: &'static str,
         function: u32,
@@ -54,14 +54,14 @@ impl Ask {
         }
     }
 
-    pub(crate) fn key(&self) -> proto::AttachmentKey {
+    pub(in crate::dpu) fn key(&self) -> proto::AttachmentKey {
         proto::AttachmentKey {
             sandbox: self.sandbox.into(),
             ifname: self.ifname.into(),
         }
     }
 
-    pub(crate) fn message(&self) -> proto::Attachment {
+    pub(in crate::dpu) fn message(&self) -> proto::Attachment {
         proto::Attachment {
             key: Some(self.key()),
             attempt: self.attempt,
@@ -81,7 +81,7 @@ impl Ask {
 
 impl Card {
     /// OVN and a card with `functions` functions.
-    pub(crate) async fn start(functions: u32) -> Self {
+    pub(in crate::dpu) async fn start(functions: u32) -> Self {
         let world = World::start().await;
         sh(&format!("ip netns add {HOST}; ip -n {HOST} link set lo up"));
         for number in 0..functions {
@@ -91,12 +91,12 @@ impl Card {
     }
 
     /// cni-node of the DPU as after a start.
-    pub(crate) async fn dpu(&self) -> Dpu {
+    pub(in crate::dpu) async fn dpu(&self) -> Dpu {
         Dpu::of(self.world.node().await)
     }
 
     /// The row of a pod's interface, behind that host.
-    pub(crate) fn allocate(&self, pod: &TestPod, host: &str, last: u8) {
+    pub(in crate::dpu) fn allocate(&self, pod: &TestPod, host: &str, last: u8) {
         self.world.allocate(pod, "eth0", "default", last);
         let port = pod.port("eth0", "default");
         self.world.ovn.nbctl(&format!(
@@ -106,8 +106,9 @@ impl Card {
     }
 
     /// The row of the host's own interface.
-    pub(crate) fn allocate_gateway(&self, host: &str) {
+    pub(in crate::dpu) fn allocate_gateway(&self, host: &str) {
         let nets = |text: &str| vec![text.parse().unwrap()];
+        let last = host.trim_start_matches('h');
         let facts = PortFacts {
             chassis: [NODE.to_owned()].into(),
             host: Some(host.to_owned()),
@@ -118,8 +119,8 @@ impl Card {
                 nat_cidrs: nets("10.244.0.0/16"),
             }),
             subnet: "join".into(),
-            mac: "0a:58:64:40:00:07".parse().unwrap(),
-            ips: nets("100.64.0.7/16"),
+            mac: format!("0a:58:64:40:00:0{last}").parse().unwrap(),
+            ips: nets(&format!("100.64.0.{last}/16")),
             gateways: vec!["100.64.0.1".parse().unwrap()],
             routes: Vec::new(),
             mtu: None,
@@ -127,7 +128,7 @@ impl Card {
         };
         let port = api::names::node_port(host);
         self.world.ovn.nbctl(&format!(
-            "--may-exist ls-add join -- --may-exist lsp-add join {port} -- lsp-set-addresses {port} '{} 100.64.0.7' \
+            "--may-exist ls-add join -- --may-exist lsp-add join {port} -- lsp-set-addresses {port} '{} 100.64.0.{last}' \
              -- set Logical_Switch_Port {port} options:requested-chassis={NODE}",
             facts.mac
         ));
@@ -136,7 +137,7 @@ impl Card {
 }
 
 /// Makes the pair of a function, as the card's other half does.
-pub(crate) fn pair(number: u32) {
+pub(in crate::dpu) fn pair(number: u32) {
     sh(&format!(
         "ip link add pf0vf{number} type veth peer name vf{number} netns {HOST}
          ip netns exec {HOST} ethtool -K vf{number} tx off >/dev/null"
@@ -144,7 +145,7 @@ pub(crate) fn pair(number: u32) {
 }
 
 /// What the host does with a function: into a pod's namespace, as the wiring says.
-pub(crate) fn place(number: u32, netns: &str, ifname: &str, wiring: &Wiring) {
+pub(in crate::dpu) fn place(number: u32, netns: &str, ifname: &str, wiring: &Wiring) {
     let mut script = format!(
         "ip netns add {netns} 2>/dev/null || true
          ip -n {HOST} link set vf{number} netns {netns} name {ifname}
@@ -165,15 +166,15 @@ pub(crate) fn place(number: u32, netns: &str, ifname: &str, wiring: &Wiring) {
 }
 
 /// cni-node of the DPU, without the channel.
-pub(crate) struct Dpu {
-    pub(crate) node: Arc<Node>,
-    pub(crate) ports: Arc<HostPorts>,
-    pub(crate) troubles: watch::Sender<Vec<proto::Trouble>>,
-    pub(crate) metrics: Metrics,
+pub(in crate::dpu) struct Dpu {
+    pub(in crate::dpu) node: Arc<Node>,
+    pub(in crate::dpu) ports: Arc<HostPorts>,
+    pub(in crate::dpu) troubles: watch::Sender<Vec<proto::Trouble>>,
+    pub(in crate::dpu) metrics: Metrics,
 }
 
 impl Dpu {
-    pub(crate) fn of(node: Arc<Node>) -> Self {
+    pub(in crate::dpu) fn of(node: Arc<Node>) -> Self {
         let metrics = Metrics::register(&mut Registry::default());
         let (troubles, told) = watch::channel(Vec::new());
         let ports = Arc::new(HostPorts {
@@ -193,12 +194,12 @@ impl Dpu {
     }
 
     /// An Attach with 20 s of patience.
-    pub(crate) async fn attach(&self, ask: &Ask) -> Result<Wiring, Failure> {
+    pub(in crate::dpu) async fn attach(&self, ask: &Ask) -> Result<Wiring, Failure> {
         self.attach_within(HOST, ask.message(), Duration::from_secs(20))
             .await
     }
 
-    pub(crate) async fn attach_within(
+    pub(in crate::dpu) async fn attach_within(
         &self,
         host: &str,
         attachment: proto::Attachment,
@@ -213,14 +214,14 @@ impl Dpu {
         Ok(wiring.await.expect("the wiring comes before the end"))
     }
 
-    pub(crate) async fn detach(&self, ask: &Ask) -> Result<(), Failure> {
+    pub(in crate::dpu) async fn detach(&self, ask: &Ask) -> Result<(), Failure> {
         let deadline = Instant::now() + Duration::from_secs(20);
         self.ports
             .detach(HOST, ask.key(), ask.attempt, deadline)
             .await
     }
 
-    pub(crate) async fn check(&self, ask: &Ask) -> Result<Wiring, Failure> {
+    pub(in crate::dpu) async fn check(&self, ask: &Ask) -> Result<Wiring, Failure> {
         let deadline = Instant::now() + Duration::from_secs(20);
         self.ports
             .check(HOST, ask.key(), ask.attempt, deadline)
@@ -228,7 +229,10 @@ impl Dpu {
     }
 
     /// A full set; the outcomes by sandbox.
-    pub(crate) async fn sync(&self, set: &[&Ask]) -> Vec<(String, Result<Wiring, proto::Failure>)> {
+    pub(in crate::dpu) async fn sync(
+        &self,
+        set: &[&Ask],
+    ) -> Vec<(String, Result<Wiring, proto::Failure>)> {
         use proto::synced_attachment::Outcome;
         let set = set.iter().map(|ask| ask.message()).collect();
         let outcomes = self.ports.sync(HOST, set).await.into_iter();
@@ -244,7 +248,7 @@ impl Dpu {
     }
 
     /// Interfaces and records of hosts' attachments.
-    pub(crate) fn left(&self, card: &Card) -> Vec<String> {
+    pub(in crate::dpu) fn left(&self, card: &Card) -> Vec<String> {
         let interfaces = card.world.ovn.vsctl(
             "--no-headings --columns=name --data=bare find Interface external_ids:outboard=pod",
         );
@@ -256,6 +260,6 @@ impl Dpu {
 }
 
 /// Whether the representor is set up.
-pub(crate) fn is_up(number: u32) -> bool {
+pub(in crate::dpu) fn is_up(number: u32) -> bool {
     sh(&format!("ip link show pf0vf{number}")).contains(",UP")
 }

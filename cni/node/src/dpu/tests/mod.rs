@@ -1,8 +1,11 @@
 //! The host's requests against a real OVN of one DPU and the kernel's veth pairs.
 
-pub(crate) mod card;
+pub(in crate::dpu) mod card;
+
 mod faults;
+mod over_the_channel;
 mod recovery;
+mod renamed;
 
 use std::time::Duration;
 

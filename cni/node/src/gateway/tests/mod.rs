@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::ovn::{NODE, Ovn};
 use self::sandbox::{ask, eventually, sandboxed, serve, sh, soon, uplink};
-use super::node_port::NodePort;
+use super::node_port::{NodePort, PortBinding, choose};
 use super::{Links, kernel};
 use crate::chassis::{self, Databases, Place};
 use crate::netlink::{Change, Link, Netlink};
@@ -60,6 +60,24 @@ pub(crate) fn node_port() -> NodePort {
         mtu: None,
         facts: facts.node().unwrap().clone(),
     }
+}
+
+#[test]
+fn the_port_of_a_host_behind_the_chassis_is_not_the_nodes_own() {
+    let row = |name: &str, host: Option<&str>| PortBinding {
+        uuid: ovsdb::Uuid::nil(),
+        logical_port: name.to_owned(),
+        datapath: None,
+        external_ids: PortFacts {
+            host: host.map(str::to_owned),
+            ..node_facts()
+        }
+        .encode(),
+    };
+    let rows = [row("node/h1", Some("h1")), row("node/n1", None)];
+    assert_eq!(choose(&rows, NODE).unwrap(), node_port());
+    let none = choose(&rows[..1], NODE).unwrap_err();
+    assert!(none.contains("has no port of this node"), "{none}");
 }
 
 #[test]
