@@ -127,14 +127,25 @@ impl Config {
     /// # Errors
     /// As clap would report it.
     pub(crate) fn check(&self) -> Result<(), clap::Error> {
-        match &self.command {
-            Command::Run(run) if run.sb.is_empty() && run.mode != Mode::Host => {
-                Err(Self::command().error(
-                    ErrorKind::MissingRequiredArgument,
-                    "the following required argument was not provided: --sb <SB>",
-                ))
-            }
-            _ => Ok(()),
+        let Command::Run(run) = &self.command else {
+            return Ok(());
+        };
+        if run.mode == Mode::Host {
+            return Ok(());
+        }
+        let missing = [
+            (run.sb.is_empty(), "--sb <SB>"),
+            (
+                run.chassis.encap_ip.is_unspecified(),
+                "--encap-ip <ENCAP_IP>",
+            ),
+        ];
+        match missing.into_iter().find(|(missing, _)| *missing) {
+            Some((_, flag)) => Err(Self::command().error(
+                ErrorKind::MissingRequiredArgument,
+                format!("the following required argument was not provided: {flag}"),
+            )),
+            None => Ok(()),
         }
     }
 }
@@ -147,13 +158,16 @@ mod tests {
     fn the_flags_do_not_contradict_each_other_and_a_host_needs_no_database() {
         Config::command().debug_assert();
         let parse = |words: &[&str]| {
-            let program = ["cni-node", "run", "--node-name=n1", "--encap-ip=127.0.0.1"];
+            let program = ["cni-node", "run", "--node-name=n1"];
             <Config as clap::Parser>::try_parse_from([&program, words].concat()).unwrap()
         };
         let missing = parse(&[]).check().unwrap_err();
         assert!(missing.to_string().contains("--sb"), "{missing}");
         assert!(parse(&["--mode=auto"]).check().is_err());
         parse(&["--mode=host"]).check().unwrap();
-        parse(&["--sb=ssl:127.0.0.1:6642"]).check().unwrap();
+        let database = "--sb=ssl:127.0.0.1:6642";
+        let missing = parse(&[database]).check().unwrap_err();
+        assert!(missing.to_string().contains("--encap-ip"), "{missing}");
+        parse(&[database, "--encap-ip=127.0.0.1"]).check().unwrap();
     }
 }

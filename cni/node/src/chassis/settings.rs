@@ -27,8 +27,13 @@ ovsdb::table! {
 /// How the chassis is to be set up: the flags of `cni-node run` that OVN cares about.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// Address that other nodes send Geneve packets to (downward API, status.hostIP).
-    #[arg(long, env = "OUTBOARD_ENCAP_IP")]
+    /// Address that other nodes send Geneve packets to (downward API, status.hostIP). Required, but not with --mode host.
+    #[arg(
+        long,
+        env = "OUTBOARD_ENCAP_IP",
+        default_value = "0.0.0.0",
+        hide_default_value = true
+    )]
     pub(crate) encap_ip: IpAddr,
     /// Physical networks and the bridges that lead there, as OVN's ovn-bridge-mappings: "net1:br1,net2:br2". Left alone if not given.
     #[arg(long, env = "OUTBOARD_BRIDGE_MAPPINGS")]

@@ -112,7 +112,7 @@ async fn function(node: &HostNode, add: &Add, deadline: Instant) -> Result<Funct
         changed.mark_unchanged();
         let found = match &add.keys.device {
             None => node.card.claim(&add.id),
-            Some(device) => certain(node, add, device, deadline).await?,
+            Some(device) => Box::pin(certain(node, add, device, deadline)).await?,
         };
         if let Some(function) = found {
             return Ok(function);
@@ -227,8 +227,9 @@ impl Attempt<'_> {
     async fn ask(&self, record: &Record) -> Result<(Attaching, Told), Error> {
         let asking = async {
             let link = &self.node.link;
-            let mut attaching = link.attach(record.attachment(), self.deadline).await?;
-            let wiring = attaching.wiring().await?;
+            let asked = link.attach(record.attachment(), self.deadline);
+            let mut attaching = Box::pin(asked).await?;
+            let wiring = Box::pin(attaching.wiring()).await?;
             Ok((attaching, wiring))
         };
         let (attaching, wiring) = self.going.unless_given_up(asking).await?;
@@ -249,7 +250,7 @@ impl Attempt<'_> {
         stages: &mut Stages,
     ) -> Result<(), Error> {
         let here = timed(self.wire(record, told));
-        let there = async { Ok(attaching.installed().await?) };
+        let there = async { Ok(Box::pin(attaching.installed()).await?) };
         let there = timed(self.going.unless_given_up(there));
         tokio::pin!(here, there);
         let ((wired, netns), installed) = tokio::select! {

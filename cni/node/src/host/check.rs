@@ -22,5 +22,5 @@ pub(crate) async fn check(node: &HostNode, check: &Check, deadline: Instant) -> 
     }
     let deadline = deadline.min(Instant::now() + CONVERGENCE);
     let asked = node.link.check(record.key(), record.ordinal, deadline);
-    asked.await.map(drop).map_err(Error::from)
+    Box::pin(asked).await.map(drop).map_err(Error::from)
 }

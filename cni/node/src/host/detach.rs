@@ -117,7 +117,7 @@ async fn tell(node: &HostNode, record: &Record, deadline: Instant) {
         return;
     }
     let told = node.link.detach(record.key(), record.ordinal, deadline);
-    if let Err(failure) = told.await {
+    if let Err(failure) = Box::pin(told).await {
         warn!(
             sandbox = record.id.container,
             ifname = record.id.ifname,

@@ -61,7 +61,7 @@ async fn round(node: &HostNode, port: &watch::Sender<Option<NodePort>>) -> Resul
     let held = node.store.get(&id);
     let (function, told, problem) = match held.map(|record| (record.told.clone(), record)) {
         Some((Some(told), record)) if up => match renew(node, &record, told).await? {
-            Renewed::As(told, problem) => (record.function, told, problem),
+            Renewed::As(told, problem) => (record.function, *told, problem),
             Renewed::Lost => {
                 let deadline = Instant::now() + PATIENCE;
                 detach::remove(node, &record, &mut Stages::default(), deadline).await?;
@@ -100,7 +100,7 @@ fn silent() -> Error {
 
 enum Renewed {
     /// What it is to look like, and what is wrong all the same.
-    As(Told, Option<Error>),
+    As(Box<Told>, Option<Error>),
     /// The DPU holds it for lost.
     Lost,
 }
@@ -119,7 +119,7 @@ async fn renew(node: &HostNode, record: &Record, told: Told) -> Result<Renewed, 
             return Ok(if lost {
                 Renewed::Lost
             } else {
-                Renewed::As(told, Some(failure.into()))
+                Renewed::As(Box::new(told), Some(failure.into()))
             });
         }
     };
@@ -130,7 +130,7 @@ async fn renew(node: &HostNode, record: &Record, told: Told) -> Result<Renewed, 
         };
         node.store.replace(record).await?;
     }
-    Ok(Renewed::As(now, None))
+    Ok(Renewed::As(Box::new(now), None))
 }
 
 /// Attaches it: a function of the card, and what the DPU says.
@@ -171,9 +171,10 @@ async fn plug(node: &HostNode, mut record: Record) -> Result<Told, Error> {
     let deadline = Instant::now() + PATIENCE;
     node.attached.enter(&record);
     node.store.insert(record.clone()).await?;
-    let mut attaching = node.link.attach(record.attachment(), deadline).await?;
-    let told = Told::read(&attaching.wiring().await?, None)?;
-    attaching.installed().await?;
+    let asked = node.link.attach(record.attachment(), deadline);
+    let mut attaching = Box::pin(asked).await?;
+    let told = Told::read(&Box::pin(attaching.wiring()).await?, None)?;
+    Box::pin(attaching.installed()).await?;
     record.told = Some(told.clone());
     node.store.replace(record).await?;
     Ok(told)
@@ -261,7 +262,7 @@ async fn wire(
         netlink.apply(&changes)?;
         let desired = kernel::desired(&port);
         let observed = kernel::observe(&mut netlink, &desired, Path::new("/proc/sys"))
-            .map_err(|why| refused(why.to_string()))?
+            .map_err(refused)?
             .ok_or_else(|| refused(format!("link {GATEWAY_IFNAME} went away meanwhile")))?;
         let plan = kernel::plan(&desired, &observed);
         kernel::apply(&mut netlink, &plan).map_err(refused)?;
@@ -275,7 +276,7 @@ async fn wire(
     Ok(())
 }
 
-fn refused(cause: String) -> Error {
+fn refused(cause: impl std::fmt::Display) -> Error {
     Error::new(
         code::IO_FAILURE,
         format!("{GATEWAY_IFNAME} cannot be set up: {cause}."),

@@ -203,7 +203,6 @@ fn flags(home: &Path) -> Run {
         "run",
         "--mode=host",
         "--node-name=h1",
-        "--encap-ip=127.0.0.1",
         "--card=veth",
         "--card-netns=/run/netns/dpu",
         "--card-functions",
