@@ -232,6 +232,7 @@ impl Attempt<'_> {
             let wiring = Box::pin(attaching.wiring()).await?;
             Ok((attaching, wiring))
         };
+        let asking = self.node.unless_lost(asking);
         let (attaching, wiring) = self.going.unless_given_up(asking).await?;
         let keys = &self.add.keys;
         let told = Told::read(&wiring, keys.mtu)?;
@@ -251,6 +252,7 @@ impl Attempt<'_> {
     ) -> Result<(), Error> {
         let here = timed(self.wire(record, told));
         let there = async { Ok(Box::pin(attaching.installed()).await?) };
+        let there = self.node.unless_lost(there);
         let there = timed(self.going.unless_given_up(there));
         tokio::pin!(here, there);
         let ((wired, netns), installed) = tokio::select! {

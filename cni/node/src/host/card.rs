@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cni_bin::code;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::function::{Function, FunctionId, Provider};
 use super::metrics::Metrics;
 use crate::attachment::AttachmentId;
 use crate::error::{Error, chain};
+
+/// How many functions move at a time. The kernel moves one at a time, for many milliseconds each, and lets the settings of other
+/// interfaces spin meanwhile: more threads only make everybody as late as the last.
+const MOVES: usize = 2;
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,6 +29,7 @@ pub(crate) struct Card {
     provider: Arc<dyn Provider>,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    moves: Semaphore,
     metrics: Metrics,
 }
 
@@ -42,12 +47,19 @@ impl Card {
                 held: held.into_iter().collect(),
             }),
             changed: watch::Sender::new(()),
+            moves: Semaphore::new(MOVES),
             metrics,
         }
     }
 
     pub(crate) fn provider(&self) -> Arc<dyn Provider> {
         Arc::clone(&self.provider)
+    }
+
+    /// Waits for the turn to move a function. Whoever has it does nothing else than that.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.moves.acquire().await.ok()
     }
 
     /// Changes whenever a function may have become free.

@@ -59,7 +59,9 @@ pub(crate) async fn go(
         fail_point!("host::moved");
         plumb::inside(&wiring, Offload::default())
     };
+    let turn = card.turn().await;
     let gone = netns.run_after(before, inside).await;
+    drop(turn);
     card.moved(id, None);
     gone?
 }
@@ -108,7 +110,10 @@ pub(crate) async fn come_back(
             })])?;
             Ok(true)
         };
-        if netns.run(leave).await?? {
+        let turn = card.turn().await;
+        let left = netns.run(leave).await;
+        drop(turn);
+        if left?? {
             card.moved(function.id, Some(function.home.clone()));
         }
     }

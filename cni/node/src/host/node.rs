@@ -62,6 +62,46 @@ impl HostNode {
     }
 }
 
+/// How long an ADD waits for a session with the DPU. A restart there takes less; and who waits longer wants to know why.
+const LOSS: Duration = Duration::from_secs(10);
+
+impl HostNode {
+    /// Does what needs the DPU, unless there has been no session with it for a while.
+    pub(crate) async fn unless_lost<T>(
+        &self,
+        wait: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            done = wait => done,
+            why = self.lost() => Err(Error::new(
+                code::TRY_AGAIN_LATER,
+                format!("The DPU cannot be asked: {why}."),
+                "See that the DPU runs and that a Dpu object pairs it with this host; the runtime tries again by itself.",
+            )),
+        }
+    }
+
+    /// Returns when there has been no session for [`LOSS`]: why.
+    async fn lost(&self) -> String {
+        let mut state = self.link.state();
+        loop {
+            // The sender lives in the link. What is read is dropped at once: it locks the state.
+            let down = state.wait_for(|state| state.why_not().is_some());
+            if down.await.map(drop).is_err() {
+                return std::future::pending().await;
+            }
+            let up = state.wait_for(|state| state.why_not().is_none());
+            if tokio::time::timeout(LOSS, up).await.map(drop).is_err() {
+                let why = state.borrow().why_not();
+                if let Some(why) = why {
+                    return why;
+                }
+            }
+        }
+    }
+}
+
 impl Operations for HostNode {
     const DEVICES: Devices = Devices::Functions;
 
@@ -81,7 +121,8 @@ impl Operations for HostNode {
     ) -> Result<Option<Box<RawValue>>, Error> {
         match call {
             Call::Add(add) => {
-                let result = attach::add(self, &add, stages, deadline).await?;
+                let adding = Box::pin(attach::add(self, &add, stages, deadline));
+                let result = adding.await?;
                 return document(add.version, &result).map(Some);
             }
             Call::Del { id } => detach::del(self, &id, stages, deadline).await?,

@@ -171,13 +171,13 @@ fn status_says_at_once_that_the_dpu_is_lost_and_a_del_does_not_wait_for_it() {
             sh("ip netns exec web ping -c1 -W5 10.244.0.1");
 
             sandbox("db");
-            let late = within(
-                request(Command::Add, &DB, "db", "eth0"),
-                Duration::from_secs(2),
-            );
+            // Not by its own deadline: who waits wants to know why.
+            let started = Instant::now();
+            let late = request(Command::Add, &DB, "db", "eth0");
             let late = ask(&*host.node, &late).await.unwrap_err();
             assert_eq!(late.code, code::TRY_AGAIN_LATER, "{late}");
-            assert!(late.msg.contains("d1"), "{late}");
+            assert!(late.msg.contains("no session with DPU d1"), "{late}");
+            assert!(started.elapsed() < Duration::from_secs(14));
             let started = Instant::now();
             ask(&*host.node, &request(Command::Del, &WEB, "web", "eth0"))
                 .await
