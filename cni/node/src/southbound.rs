@@ -85,9 +85,9 @@ impl Southbound {
         let name = wanted.pod.to_string();
         let rows: Vec<PortBinding> = self.replica.read(|rows| {
             select(rows, |row| {
-                external_id(row, TAG_HOST) == wanted.host
-                    && (external_id(row, TAG_UID) == Some(&wanted.pod.uid)
-                        || external_id(row, TAG_POD) == Some(&name))
+                let wanted_pod = external_id(row, TAG_UID) == Some(&wanted.pod.uid)
+                    || external_id(row, TAG_POD) == Some(&name);
+                wanted_pod && external_id(row, TAG_HOST) == wanted.host
             })
         });
         row::find(

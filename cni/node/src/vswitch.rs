@@ -10,7 +10,7 @@ mod refusal;
 use std::collections::BTreeMap;
 
 use cni_bin::code;
-use ovsdb::{Client, Condition, Datum, MonitorSpec, Mutation, Replica, Transaction, Uuid};
+use ovsdb::{Client, Condition, Datum, MonitorSpec, Mutation, Replica, Row, Transaction, Uuid};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -18,7 +18,7 @@ use crate::attachment::{AttachmentId, Record};
 use crate::error::Error;
 use crate::reconcile::plan::ObservedPort;
 use crate::rows::{external_id, select, text};
-use crate::vacancies::Vacancies;
+use crate::vacancies::{LookedAt, Vacancies};
 use claim::{OWNER_KEY, OWNER_POD};
 use daemon::keyed::Locks;
 
@@ -153,11 +153,9 @@ impl Vswitch {
         let port = &record.port;
         let name = record.link();
         let _alone = self.plugs.lock(&port.iface_id).await;
-        let old: Vec<ObservedPort> = self
-            .ports()
-            .into_iter()
-            .filter(|other| other.iface_id == port.iface_id || other.name == name)
-            .collect();
+        let old = self.ports_that(|row| {
+            text(row, "name") == Some(&name) || claim::is_for(row, &port.iface_id)
+        });
         let mut transaction = Transaction::new();
         self.unplug_ops(&mut transaction, &old);
         let interface = transaction.insert("Interface", claim::columns(record, link));
@@ -206,12 +204,7 @@ impl Vswitch {
         if let Some(error) = self.unavailable() {
             return Err(error);
         }
-        let ports: Vec<_> = self
-            .ports()
-            .into_iter()
-            .filter(|port| port.id == *id)
-            .collect();
-        self.remove(&ports, deadline).await
+        self.remove(&self.ports_of(id), deadline).await
     }
 
     /// Removes exactly these rows, as far as they are still there.
@@ -239,22 +232,21 @@ impl Vswitch {
             .first()
             .and_then(|row| row.get("next_cfg")?.one()?.as_integer());
         let names = ports.iter().map(|port| port.name.clone());
-        self.vacancies
-            .note(names, number.unwrap_or_default(), self.looked_at());
+        if let Some(looked_at) = self.looked_at() {
+            self.vacancies
+                .note(names, number.unwrap_or_default(), looked_at);
+        }
         Ok(())
     }
 
     /// Waits until ovs-vswitchd holds no former link of that name ([`crate::vacancies`]): before there is a new one, for it
     /// writes the flags of the one that it lets go of by name.
     pub(crate) async fn vacate(&self, name: &str, deadline: Instant) -> Result<(), Error> {
-        let former: Vec<_> = self
-            .ports()
-            .into_iter()
-            .filter(|port| port.name == name)
-            .collect();
+        let former: Vec<_> = self.port(name).into_iter().collect();
         self.remove(&former, deadline).await?;
         let mut changed = self.replica.changed();
-        while !self.vacancies.is_free(name, self.looked_at()) {
+        let free = |at| self.vacancies.is_free(name, at);
+        while !self.looked_at().is_some_and(free) {
             if !crate::wait::change(&mut changed, deadline).await {
                 return Err(Error::new(
                     code::TRY_AGAIN_LATER,
@@ -266,12 +258,15 @@ impl Vswitch {
         Ok(())
     }
 
-    /// The number of the newest change that ovs-vswitchd has looked at.
-    fn looked_at(&self) -> i64 {
+    /// The newest change that ovs-vswitchd has looked at; none while the database is read.
+    fn looked_at(&self) -> Option<LookedAt> {
         let root = self
             .replica
             .read(|rows| select::<Root>(rows, |_| true).pop());
-        root.map(|root| root.cur_cfg).unwrap_or_default()
+        root.map(|root| LookedAt {
+            database: root.uuid,
+            change: root.cur_cfg,
+        })
     }
 
     /// All Interfaces of attachments.
@@ -283,6 +278,23 @@ impl Vswitch {
     /// What they say of their attachments.
     pub(crate) fn ports(&self) -> Vec<ObservedPort> {
         self.interfaces().into_iter().map(claim::observed).collect()
+    }
+
+    /// Those of one attachment.
+    pub(crate) fn ports_of(&self, id: &AttachmentId) -> Vec<ObservedPort> {
+        self.ports_that(|row| claim::is_of(row, id))
+    }
+
+    /// The one of that name.
+    pub(crate) fn port(&self, name: &str) -> Option<ObservedPort> {
+        self.ports_that(|row| text(row, "name") == Some(name)).pop()
+    }
+
+    /// A node has hundreds: they are chosen before they are decoded.
+    fn ports_that(&self, wanted: impl Fn(&Row) -> bool) -> Vec<ObservedPort> {
+        let ours = |row: &Row| wanted(row) && external_id(row, OWNER_KEY) == Some(OWNER_POD);
+        let rows: Vec<Interface> = self.replica.read(|rows| select(rows, ours));
+        rows.into_iter().map(claim::observed).collect()
     }
 
     /// The Interface of that name, whosever it is.

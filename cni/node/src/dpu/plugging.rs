@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cni_bin::code;
@@ -24,12 +25,12 @@ use crate::attach::installed::taken_up;
 use crate::attachment::{AttachmentId, Far, Record};
 use crate::error::{Error, chain};
 use crate::netlink::{Change, Link, Netlink, transmit_checksum_off};
-use crate::node::Node;
+use crate::node::{Node, UNDO};
 use crate::reconcile::plan::{ObservedPort, Representor};
 use crate::sysctl;
 use crate::vswitch::IntegrationBridge;
 
-/// How long a DEL waits for ovs-vswitchd.
+/// How long the reconcile loop waits for ovs-vswitchd to let go of a link.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Plugs the port of a host's attachment; the new Interface. The caller holds the attachment's lock.
@@ -53,48 +54,58 @@ pub(crate) async fn plug(
     Ok(interface)
 }
 
-/// Removes what an attachment has in Open vSwitch, its representor first set down unless another attachment has it by now. The
-/// caller holds the attachment's lock. `link` is what its record says.
+/// A link that an attachment has given up, and its Interface.
+pub(crate) type Left = (String, Option<Uuid>);
+
+/// Removes what an attachment has in Open vSwitch, its representor first set down unless another attachment has it by now; what it
+/// leaves. The caller holds the attachment's lock. `link` is what its record says.
 pub(crate) async fn unplug(
     node: &Node,
     id: &AttachmentId,
-    link: Option<&str>,
+    link: Option<String>,
     deadline: Instant,
-) -> Result<(), Error> {
-    let mut links: Vec<String> = node
-        .vswitch
-        .ports()
-        .into_iter()
-        .filter(|port| port.id == *id)
-        .map(|port| port.name)
-        .collect();
-    links.extend(link.map(str::to_owned));
-    links.sort();
-    links.dedup();
-    for link in &links {
+) -> Result<Vec<Left>, Error> {
+    let plugged = node.vswitch.ports_of(id).into_iter();
+    let mut left: BTreeMap<String, Option<Uuid>> =
+        link.map(|link| (link, None)).into_iter().collect();
+    left.extend(plugged.map(|port| (port.name, Some(port.interface))));
+    for link in left.keys() {
         let _alone = alone(node, link).await;
         if !has_another(node, id, link) {
             set_down(node, link).await?;
         }
     }
     node.vswitch.unplug(id, deadline).await?;
-    for link in &links {
-        let _alone = alone(node, link).await;
-        if !has_another(node, id, link) {
-            let_go(node, link, deadline).await?;
-        }
-    }
-    Ok(())
+    Ok(left.into_iter().collect())
 }
 
-/// Down for good: ovs-vswitchd writes the flags of a link once more when it lets go of it. One that is dead keeps no DEL waiting; the
-/// next port of that link waits for it.
-async fn let_go(node: &Node, link: &str, deadline: Instant) -> Result<(), Error> {
-    let patience = deadline.min(Instant::now() + PATIENCE);
-    if let Err(error) = node.vswitch.vacate(link, patience).await {
-        debug!("{error}");
+/// Down for good: ovs-vswitchd writes the flags of a link once more when it lets go of it. Nothing if it is plugged again meanwhile.
+pub(crate) async fn let_go(node: Arc<Node>, left: Vec<Left>) {
+    let patience = Instant::now() + UNDO;
+    for (link, removed) in &left {
+        let _alone = alone(&node, link).await;
+        let mut changed = node.vswitch.changed();
+        // The removal may not have come back to us yet.
+        let gone = loop {
+            match node.vswitch.port(link) {
+                None => break true,
+                Some(port) if Some(port.interface) != *removed => break false,
+                Some(_) => {}
+            }
+            if !crate::wait::change(&mut changed, patience).await {
+                break false;
+            }
+        };
+        if gone && let Err(error) = let_go_of(&node, link, patience).await {
+            debug!(link, "{error}");
+        }
     }
-    set_down(node, link).await
+}
+
+/// Waits for ovs-vswitchd, and sets a link without a port down. The caller holds its lock.
+async fn let_go_of(node: &Node, link: &str, deadline: Instant) -> Result<(), Error> {
+    let free = node.vswitch.vacate(link, deadline).await;
+    set_down(node, link).await.and(free)
 }
 
 /// Removes a port that no attachment owns, if that very row is still there.
@@ -108,9 +119,14 @@ pub(crate) async fn remove(
         return Ok(());
     }
     set_down(node, &port.name).await?;
-    let port = std::slice::from_ref(port);
-    node.vswitch.remove(port, deadline).await?;
-    let_go(node, &port[0].name, deadline).await
+    let removed = std::slice::from_ref(port);
+    node.vswitch.remove(removed, deadline).await?;
+    // One that is dead does not hold it up: the next plug of the link waits for it.
+    let patience = deadline.min(Instant::now() + PATIENCE);
+    if let Err(error) = let_go_of(node, &port.name, patience).await {
+        debug!(link = port.name, "{error}");
+    }
+    Ok(())
 }
 
 /// The representors among the records' links that are there now.
@@ -195,13 +211,12 @@ async fn prepare(node: &Node, far: &Far, checksum_off: bool) -> Result<Option<u3
 
 /// Whether another attachment's record or port has the link.
 fn has_another(node: &Node, id: &AttachmentId, link: &str) -> bool {
-    let recorded = node.store.all().into_iter();
-    let mut others = recorded.filter(|record| record.id != *id);
-    let plugged = node.vswitch.ports();
-    others.any(|record| record.link() == link)
-        || plugged
-            .iter()
-            .any(|port| port.name == link && port.id != *id)
+    let port = node.vswitch.port(link);
+    let recorded = || {
+        let mut others = node.store.all().into_iter();
+        others.any(|record| record.id != *id && record.link() == link)
+    };
+    port.is_some_and(|port| port.id != *id) || recorded()
 }
 
 async fn alone(node: &Node, link: &str) -> Held {

@@ -159,7 +159,10 @@ impl HostPorts {
         deadline: Instant,
         abandoned: &Abandoned<'_>,
     ) -> Result<(), Failure> {
-        let preparing = abandoned.or(self.prepare(asked, deadline));
+        let mut found = self.find(vec![asked.function]).await;
+        let none = || Err(asked::no_function(asked.function, None));
+        let representor = found.remove(&asked.function).unwrap_or_else(none)?;
+        let preparing = abandoned.or(self.prepare(asked, representor, deadline));
         let prepared = stages.measure("wait_row", preparing).await?;
         // A host that has gone is noticed by the token.
         let _ = wiring.send(prepared.wiring.clone());
@@ -203,13 +206,9 @@ impl HostPorts {
 
     /// The Interface of a record, if it is in Open vSwitch as it was plugged.
     pub(super) fn plugged(&self, record: &Record) -> Option<Uuid> {
-        let ports = self.node.vswitch.ports().into_iter();
-        let mut right = ports.filter(|port| {
-            port.id == record.id
-                && port.name == record.link()
-                && port.iface_id == record.port.iface_id
-        });
-        right.next().map(|port| port.interface)
+        let port = self.node.vswitch.port(&record.link())?;
+        let right = port.id == record.id && port.iface_id == record.port.iface_id;
+        right.then_some(port.interface)
     }
 
     pub(super) async fn plug(
@@ -249,17 +248,20 @@ impl HostPorts {
     pub(super) async fn remove(&self, id: &AttachmentId, deadline: Instant) -> Result<(), Failure> {
         let link = self.node.store.get(id).map(|record| record.link());
         let patience = deadline.min(Instant::now() + UNDO);
-        let unplugged = plugging::unplug(&self.node, id, link.as_deref(), patience).await;
-        if let Err(error) = unplugged {
+        let unplugged = plugging::unplug(&self.node, id, link, patience).await;
+        let left = unplugged.unwrap_or_else(|error| {
             warn!(
                 sandbox = id.container,
                 ifname = id.ifname,
                 "port is removed later: {error}"
             );
-        }
+            Vec::new()
+        });
         fail_point!("dpu::unplugged");
         let forgotten = self.node.store.forget(id).await;
         forgotten.map_err(|error| failure(Reason::Unspecified, error))?;
+        // Nobody waits for it: whoever plugs the link next waits by himself.
+        tokio::spawn(plugging::let_go(Arc::clone(&self.node), left));
         fail_point!("dpu::forgotten");
         Ok(())
     }

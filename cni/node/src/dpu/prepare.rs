@@ -1,5 +1,7 @@
 //! What a host's port needs before it can be plugged: the function's representor, the row, the bridge.
 
+use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use channel::Failure;
@@ -8,7 +10,7 @@ use tokio::time::Instant;
 
 use super::asked::{self, Asked, Subject, failure};
 use super::ports::HostPorts;
-use super::representor::Representor;
+use super::representor::{CardFunction, Representor};
 use crate::attachment::Record;
 use crate::row::{Row, Wanted};
 use crate::vswitch::IntegrationBridge;
@@ -21,15 +23,15 @@ pub(super) struct Prepared {
 }
 
 impl HostPorts {
-    /// The function's representor, the row, the bridge; waits for them until the deadline.
+    /// The row, the bridge, the MTU; waits for them until the deadline. `representor` is that of the function.
     pub(super) async fn prepare(
         &self,
         asked: &Asked,
+        representor: Representor,
         deadline: Instant,
     ) -> Result<Prepared, Failure> {
         let not_ready = |error| failure(Reason::NotReady, error);
         self.node.recovered(deadline).await.map_err(not_ready)?;
-        let representor = self.representor(asked).await?;
         let row = self.row(asked, deadline).await?;
         let bridge = self.node.vswitch.bridge(deadline).await;
         let bridge = bridge.map_err(not_ready)?;
@@ -42,20 +44,38 @@ impl HostPorts {
         })
     }
 
-    async fn representor(&self, asked: &Asked) -> Result<Representor, Failure> {
-        let (function, provider) = (asked.function, Arc::clone(&self.representors));
+    /// The representors of functions.
+    pub(super) async fn find(
+        &self,
+        functions: Vec<CardFunction>,
+    ) -> HashMap<CardFunction, Result<Representor, Failure>> {
+        let provider = Arc::clone(&self.representors);
         let pairing = self.pairing.borrow().clone();
         let controller = pairing.and_then(|pairing| pairing.controller);
-        let found = self
+        let wanted = functions.clone();
+        let finding = self
             .node
             .host
-            .run(move || provider.find(function, controller));
-        match found.await {
-            Ok(Ok(Some(representor))) => Ok(representor),
-            Ok(Ok(None)) => Err(asked::no_function(function, None)),
-            Ok(Err(why)) => Err(asked::no_function(function, Some(&why.to_string()))),
-            Err(why) => Err(asked::no_function(function, Some(&why.to_string()))),
-        }
+            .run(move || provider.find_all(&wanted, controller));
+        let found = match finding.await {
+            Ok(found) => found,
+            Err(why) => {
+                let none = |function| asked::no_function(function, Some(&why.to_string()));
+                let each = functions.into_iter();
+                return each
+                    .map(|function| (function, Err(none(function))))
+                    .collect();
+            }
+        };
+        let judge = |(function, found): (CardFunction, io::Result<Option<Representor>>)| {
+            let judged = match found {
+                Ok(Some(representor)) => Ok(representor),
+                Ok(None) => Err(asked::no_function(function, None)),
+                Err(why) => Err(asked::no_function(function, Some(&why.to_string()))),
+            };
+            (function, judged)
+        };
+        functions.into_iter().zip(found).map(judge).collect()
     }
 
     async fn row(&self, asked: &Asked, deadline: Instant) -> Result<Row, Failure> {

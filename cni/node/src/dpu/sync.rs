@@ -12,9 +12,9 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::asked::{Asked, failure, synced};
+use super::asked::{Asked, failure, no_function, synced};
 use super::ports::HostPorts;
-use super::representor::CardFunction;
+use super::representor::{CardFunction, Representor};
 use crate::attachment::{AttachmentId, End, Record};
 use crate::node::UNDO;
 
@@ -45,6 +45,7 @@ pub(super) async fn sync(
     ports.claims.begin_anew(|id| named.contains(id));
     let removed = remove_others(ports, &named).await;
     let holders = holders(&asked);
+    let found = ports.find(holders.keys().copied().collect()).await;
     let each = asked.into_iter().map(|one| async {
         match one {
             Err((key, failure)) => (key, Done::Failed(failure)),
@@ -53,7 +54,10 @@ pub(super) async fn sync(
                 (one.key, Done::Failed(failure))
             }
             Ok(one) => {
-                let done = one_of_set(ports, &one).await;
+                let done = match found.get(&one.function).cloned() {
+                    Some(representor) => one_of_set(ports, &one, representor).await,
+                    None => Err(no_function(one.function, None)),
+                };
                 (one.key, done.unwrap_or_else(Done::Failed))
             }
         }
@@ -145,14 +149,18 @@ async fn remove_others(ports: &HostPorts, named: &HashSet<AttachmentId>) -> usiz
     each.fold(0, |sum, one| async move { sum + one }).await
 }
 
-async fn one_of_set(ports: &HostPorts, asked: &Asked) -> Result<Done, Failure> {
+async fn one_of_set(
+    ports: &HostPorts,
+    asked: &Asked,
+    representor: Result<Representor, Failure>,
+) -> Result<Done, Failure> {
     let (id, attempt) = (&asked.id, asked.attempt);
     let taken = ports.claims.take_of_set(id, attempt, asked.function);
     for other in &taken.displaced {
         ports.evict(other).await?;
     }
     let _alone = ports.node.locks.lock(&id.host_link()).await;
-    let prepared = ports.prepare(asked, Instant::now()).await?;
+    let prepared = ports.prepare(asked, representor?, Instant::now()).await?;
     let record = &prepared.record;
     let there = ports.node.store.get(id);
     let kept = there.as_ref().is_some_and(|there| same_port(there, record));

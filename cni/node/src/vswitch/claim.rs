@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ovsdb::Values;
+use ovsdb::{Row, Values};
 
 use super::Interface;
 use crate::attachment::{AttachmentId, Record};
 use crate::dpu::representor::Plug;
 use crate::reconcile::plan::ObservedPort;
+use crate::rows::external_id;
 
 pub(super) const OWNER_KEY: &str = "outboard";
 pub(super) const OWNER_POD: &str = "pod";
@@ -16,6 +17,16 @@ const IFNAME: &str = "ifname";
 const IFACE_ID: &str = "iface-id";
 /// Index of the representor when it was plugged: one that came back has another, and Open vSwitch may not have noticed.
 const LINK: &str = "link-index";
+
+/// Whether a row is an attachment's.
+pub(super) fn is_of(row: &Row, id: &AttachmentId) -> bool {
+    external_id(row, SANDBOX) == Some(&id.container) && external_id(row, IFNAME) == Some(&id.ifname)
+}
+
+/// Whether a row claims a logical port.
+pub(super) fn is_for(row: &Row, iface_id: &str) -> bool {
+    external_id(row, IFACE_ID) == Some(iface_id)
+}
 
 /// The columns of a new Interface. `link` is the representor's index.
 pub(super) fn columns(record: &Record, link: Option<u32>) -> Values {

@@ -79,6 +79,17 @@ pub(crate) trait Provider: Send + Sync + 'static {
         controller: Option<u32>,
     ) -> io::Result<Option<Representor>>;
 
+    /// The same of many, of whom one look at the card may tell.
+    fn find_all(
+        &self,
+        functions: &[CardFunction],
+        controller: Option<u32>,
+    ) -> Vec<io::Result<Option<Representor>>> {
+        let each = functions.iter();
+        each.map(|function| self.find(*function, controller))
+            .collect()
+    }
+
     /// How many functions the host has, for the Dpu's status.
     ///
     /// # Errors

@@ -29,6 +29,16 @@ impl Switchdev {
     }
 }
 
+fn found(ports: &Ports, function: CardFunction, scope: &Scope) -> io::Result<Option<Representor>> {
+    let found = ports
+        .find(function.physical, function.vf, scope)
+        .map_err(io::Error::other)?;
+    Ok(found.map(|port| Representor {
+        link: port.link.clone(),
+        plug: Plug::System,
+    }))
+}
+
 impl Provider for Switchdev {
     fn find(
         &self,
@@ -36,13 +46,21 @@ impl Provider for Switchdev {
         controller: Option<u32>,
     ) -> io::Result<Option<Representor>> {
         let ports = self.ports().map_err(io::Error::other)?;
-        let found = ports
-            .find(function.physical, function.vf, &self.scope(controller))
-            .map_err(io::Error::other)?;
-        Ok(found.map(|port| Representor {
-            link: port.link.clone(),
-            plug: Plug::System,
-        }))
+        found(&ports, function, &self.scope(controller))
+    }
+
+    fn find_all(
+        &self,
+        functions: &[CardFunction],
+        controller: Option<u32>,
+    ) -> Vec<io::Result<Option<Representor>>> {
+        let (ports, scope) = (self.ports(), self.scope(controller));
+        let each = functions.iter();
+        each.map(|function| match &ports {
+            Ok(ports) => found(ports, *function, &scope),
+            Err(why) => Err(io::Error::other(why.to_string())),
+        })
+        .collect()
     }
 
     fn count(&self, controller: Option<u32>) -> io::Result<u32> {

@@ -15,6 +15,7 @@ async fn die(card: &Card, point: &'static str, ask: Ask) {
     }
     fail::cfg(point, "panic").unwrap();
     let Dpu { node, ports, .. } = dpu;
+    let journal = Arc::downgrade(&node);
     let task = tokio::spawn(async move {
         let dpu = Dpu {
             ports,
@@ -31,6 +32,7 @@ async fn die(card: &Card, point: &'static str, ask: Ask) {
         "{point} was not reached"
     );
     fail::remove(point);
+    eventually("the journal is free", || journal.strong_count() == 0).await;
 }
 
 fn point_is_of_detach(point: &str) -> bool {
@@ -96,7 +98,7 @@ fn an_operation_killed_between_any_two_steps_is_put_right_by_the_next_start_and_
                     dpu.detach(&web).await.unwrap();
                 }
                 assert_eq!(dpu.left(&card).len(), 2, "{point}");
-                assert!(!super::is_up(0), "{point}");
+                eventually("the link is down", || !super::is_up(0)).await;
                 // The bystander never notices.
                 sh("ip netns exec db ip link show eth0 | grep -q LOWER_UP");
                 let node = Arc::downgrade(&dpu.node);

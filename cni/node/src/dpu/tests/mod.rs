@@ -100,7 +100,7 @@ fn a_hosts_pod_is_attached_reaches_the_dpus_is_checked_and_detached() {
 
             for _ in 0..2 {
                 dpu.detach(&web).await.unwrap();
-                assert!(!is_up(0));
+                eventually("the link is down", || !is_up(0)).await;
             }
             let own = dpu.node.store.all();
             assert_eq!(own.len(), 1);
@@ -313,7 +313,7 @@ fn an_attach_that_is_given_up_or_overtaken_leaves_nothing() {
             eventually("the link", || is_up(0)).await;
             given_up.cancel();
             going.await.unwrap().unwrap_err();
-            assert!(!is_up(0));
+            eventually("the link is down", || !is_up(0)).await;
             assert_eq!(dpu.left(&card), Vec::<String>::new());
 
             // A DEL overtakes it.

@@ -124,7 +124,8 @@ fn a_full_set_is_the_hosts_whole_truth() {
             left.retain(|one| !one.starts_with("ob") && !one.ends_with(" db"));
             left.sort();
             assert_eq!(left, ["pf0vf0", "pf0vf2", "record h1/s1", "record h1/s4"]);
-            assert!(pings("web") && !is_up(1));
+            assert!(pings("web"));
+            eventually("the link is down", || !is_up(1)).await;
 
             // Two claims for one function: the later attempt has it.
             let rival = Ask::new(&OTHER, "s5", 0, 70);
@@ -136,7 +137,7 @@ fn a_full_set_is_the_hosts_whole_truth() {
             // The host was booted: nothing of it is left, and its attempts begin at the bottom.
             assert!(dpu.sync(&[]).await.is_empty());
             assert_eq!(dpu.left(&card).len(), 2, "{:?}", dpu.left(&card));
-            assert!(!is_up(0));
+            eventually("the link is down", || !is_up(0)).await;
             dpu.attach(&Ask { attempt: 1, ..web }).await.unwrap();
             // Another host behind the same card has it all.
             let of_other = dpu.ports.node.store.all().len();
