@@ -21,10 +21,21 @@ const AIM: f64 = 1.05;
 const IDLE: f64 = 0.6;
 const IDLE_FOR: Duration = Duration::from_secs(3);
 
+/// Whose processor time a burst costs: names of processes as the kernel cuts them, 15 characters.
+const OURS: [&str; 2] = ["cni-node", "cni-controller"];
+const OVN: [&str; 4] = [
+    "ovs-vswitchd",
+    "ovsdb-server",
+    "ovn-northd",
+    "ovn-controller",
+];
+
 /// A cluster and its times.
 struct Side {
     lab: Lab,
     times: Samples,
+    /// Of [`OURS`] and of [`OVN`], per pod.
+    work: [Samples; 2],
     failures: usize,
 }
 
@@ -64,6 +75,13 @@ pub(super) fn measure(bench: &Bench) -> Result<Report> {
             .beside("bridge + host-local", theirs.times.p99() / 1e3)
             .of(&theirs.times),
     );
+    for (who, work) in [
+        ("cni-node and cni-controller", &ours.work[0]),
+        ("OVS and OVN", &ours.work[1]),
+    ] {
+        let name = format!("processor time per pod of {who}, median");
+        report.push(Row::new(name, work.p50(), "ms").of(work));
+    }
     let failures = u32::try_from(ours.failures)?;
     let others = u32::try_from(theirs.failures)?;
     report.push(
@@ -75,7 +93,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Report> {
 }
 
 /// Waits until the machine has nothing else to do.
-fn quiet() -> Result<()> {
+pub(super) fn quiet() -> Result<()> {
     let (_, mut ticks) = procfs::idle(procfs::Ticks::default())?;
     let mut since = Instant::now();
     wait::until_true(
@@ -94,7 +112,10 @@ fn quiet() -> Result<()> {
 
 impl Side {
     fn up(network: Network) -> Result<Self> {
-        let site = SiteConfig { id: None, nodes: 1 };
+        let site = SiteConfig {
+            nodes: 1,
+            ..SiteConfig::default()
+        };
         let lab = Lab::up(&LabConfig {
             site,
             network,
@@ -115,11 +136,12 @@ impl Side {
         let mut side = Self {
             lab,
             times: Samples::default(),
+            work: Default::default(),
             failures: 0,
         };
         // What the first pod of a cluster pays for is no part of it.
         side.burst(1)?;
-        side.times = Samples::default();
+        (side.times, side.work) = Default::default();
         Ok(side)
     }
 
@@ -131,10 +153,15 @@ impl Side {
             lab.kubectl(&["scale", "-n", NAMESPACE, SET, &replicas])
         };
         let ready = format!("--for=jsonpath={{.status.readyReplicas}}={pods}");
+        let worked = || -> Result<_> { Ok([procfs::cpu_of(&OURS)?, procfs::cpu_of(&OVN)?]) };
+        let before = worked()?;
         let begun = Instant::now();
         scale(pods)?;
         lab.kubectl(&["wait", "-n", NAMESPACE, &ready, SET, "--timeout=300s"])?;
         let elapsed = begun.elapsed();
+        for ((work, before), now) in self.work.iter_mut().zip(before).zip(worked()?) {
+            work.push(now.saturating_sub(before) / u32::from(pods));
+        }
         let failed = "--field-selector=reason=FailedCreatePodSandBox";
         let events = lab.kubectl(&["get", "events", "-n", NAMESPACE, failed, "-o", "name"])?;
         self.failures += events.lines().count();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -61,7 +62,10 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Brings it up, without cni-controller.
     pub(super) fn up(bench: &Bench) -> Result<Self> {
-        let site = Site::create(&SiteConfig { id: None, nodes: 1 })?;
+        let site = Site::create(&SiteConfig {
+            nodes: 1,
+            ..SiteConfig::default()
+        })?;
         let master = site.master();
         switch::start(master)?;
         let plane = ControlPlane::start(master)?;
@@ -97,6 +101,11 @@ impl Cluster {
     /// The only machine.
     pub(super) fn master(&self) -> &Node {
         self.site.master()
+    }
+
+    /// The administrator's kubeconfig.
+    pub(super) fn kubeconfig(&self) -> &Path {
+        &self.plane.kubeconfig
     }
 
     fn kubectl(&self, arguments: &[&str]) -> Result<String> {

@@ -7,6 +7,7 @@ mod add;
 mod addresses;
 mod burst;
 mod cluster;
+mod dpu;
 mod etcd;
 mod exec;
 mod floor;
@@ -39,16 +40,16 @@ pub(crate) struct Options {
     /// Only these sections, comma separated.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Section>,
-    /// add: how many ADDs and DELs of each kind.
+    /// add, dpu: how many ADDs and DELs of each kind; dpu: how many handshakes.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     samples: u16,
-    /// add: with how many ports on the node; the last number is the one of section memory.
+    /// add, dpu: with how many ports on the node; the last number is the one of section memory.
     #[arg(long, value_delimiter = ',', default_value = "10,250")]
     ports: Vec<u16>,
-    /// burst: how many runs of each network.
+    /// burst, dpu-burst: how many runs of each kind.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
     runs: u16,
-    /// burst: how many pods at once.
+    /// burst, dpu-burst: how many pods at once.
     #[arg(long, default_value_t = 110, value_parser = clap::value_parser!(u16).range(1..=250))]
     pods: u16,
     /// start: with how many ports in the northbound database.
@@ -60,6 +61,9 @@ pub(crate) struct Options {
     /// addresses: how many pods.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     bound: u32,
+    /// dpu: how often the channel is cut.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
+    cuts: u16,
     /// volumes: how many.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=500))]
     volumes: u16,
@@ -96,6 +100,10 @@ enum Section {
     Memory,
     /// A thousand nodes at the southbound database.
     Sessions,
+    /// A host behind its DPU: ADD, the channel after a cut, and a handshake by annotations for comparison.
+    Dpu,
+    /// Many pods at once on a host, beside a plain node.
+    DpuBurst,
     /// Storage: CreateVolume and DeleteVolume, beside qemu-img.
     Volumes,
     /// Storage: a volume brought to a workload, alone and many at once, beside the same by hand.
@@ -157,6 +165,8 @@ impl Section {
             Self::Addresses => "addresses",
             Self::Memory => "memory",
             Self::Sessions => "sessions",
+            Self::Dpu => "dpu",
+            Self::DpuBurst => "dpu-burst",
             Self::Volumes => "volumes",
             Self::Attach => "attach",
             Self::Clone => "clone",
@@ -173,6 +183,8 @@ impl Section {
             Self::Addresses => addresses::measure(bench),
             Self::Memory => memory::measure(bench),
             Self::Sessions => sessions::measure(bench),
+            Self::Dpu => dpu::measure(bench),
+            Self::DpuBurst => dpu::measure_burst(bench),
             Self::Volumes => storage::volumes::measure(bench),
             Self::Attach => storage::attach::measure(bench),
             Self::Clone => storage::clone::measure(bench),

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Bench;
 use super::ports::{Databases, Port};
 use super::stopwatch::{Job, Stopwatch};
+use crate::central::Central;
 use crate::cni_lab::CniLab;
 use crate::images;
 use crate::node::Node;
@@ -37,12 +38,13 @@ impl Pod {
     }
 }
 
-/// Node `n1` of a lab and what is on it.
+/// A node and what is on it.
 pub(super) struct Pods<'a> {
     bench: &'a Bench,
     pub(super) databases: Databases,
     pub(super) stopwatch: Stopwatch,
     chassis: String,
+    host: Option<String>,
     outboard: String,
     tools: String,
     bridge: String,
@@ -50,22 +52,46 @@ pub(super) struct Pods<'a> {
     filled: u16,
 }
 
+/// Where pods are.
+pub(super) struct Place<'a> {
+    /// Their sandboxes.
+    pub(super) node: &'a Node,
+    /// Their ports.
+    pub(super) chassis: &'a str,
+    /// The node behind the chassis, if it is not the chassis's own.
+    pub(super) host: Option<&'a str>,
+    /// The number of the first one.
+    pub(super) first: u16,
+}
+
 impl<'a> Pods<'a> {
     pub(super) fn new(bench: &'a Bench, lab: &CniLab) -> Result<Self> {
         let node = node(lab);
+        let place = Place {
+            node,
+            chassis: node.name(),
+            host: None,
+            // The lab's own network hands out the lower ones.
+            first: 1000,
+        };
+        Self::at(bench, &lab.ovn.central, &place)
+    }
+
+    /// Pods of a place; those of two places have numbers of their own.
+    pub(super) fn at(bench: &'a Bench, central: &Central, place: &Place<'_>) -> Result<Self> {
         let _runtime = bench.runtime.enter();
         let bridge = images::tool("bridge")?;
         let (tools, _) = bridge.rsplit_once('/').context("a tool has a directory")?;
         Ok(Self {
             bench,
-            databases: Databases::connect(&lab.ovn.central, node.name())?,
-            stopwatch: Stopwatch::inside(node)?,
-            chassis: node.name().to_owned(),
+            databases: Databases::connect(central, place.chassis)?,
+            stopwatch: Stopwatch::inside(place.node)?,
+            chassis: place.chassis.to_owned(),
+            host: place.host.map(str::to_owned),
             outboard: images::program("outboard")?,
             tools: tools.to_owned(),
             bridge,
-            // The lab's own network hands out the lower ones.
-            next: 1000,
+            next: place.first,
             filled: 0,
         })
     }
@@ -73,7 +99,9 @@ impl<'a> Pods<'a> {
     /// A port that is not in any database yet.
     pub(super) fn port(&mut self) -> Port {
         self.next += 1;
-        Port::new(self.next, &self.chassis)
+        let mut port = Port::new(self.next, &self.chassis);
+        port.facts.host.clone_from(&self.host);
+        port
     }
 
     /// Pods with logical ports and empty sandboxes; OVN has nothing left to do.

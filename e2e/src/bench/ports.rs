@@ -58,6 +58,7 @@ impl Port {
         let net = |ip, prefix| IpNet::new(ip, prefix).expect("a prefix that the family has");
         let facts = PortFacts {
             chassis: [chassis.to_owned()].into(),
+            host: None,
             role: Role::Pod(pod.clone()),
             subnet: DEFAULT_SUBNET.into(),
             mac: Mac::of(v4),

@@ -53,6 +53,23 @@ pub(super) fn cpu(pid: i32) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
+/// Processor time of all processes of these names so far. One that ends takes its time along.
+pub(super) fn cpu_of(names: &[&str]) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let path = entry?.path();
+        // Any of them may end meanwhile.
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        let pid = path.file_name().and_then(|pid| pid.to_str()?.parse().ok());
+        if let Some(pid) = pid
+            && names.contains(&name.trim_end())
+        {
+            sum += cpu(pid).unwrap_or_default();
+        }
+    }
+    Ok(sum)
+}
+
 /// Of the processors' time since `before`, the part in which they had nothing to do; and what to give as `before` next time.
 ///
 /// # Errors
@@ -91,6 +108,8 @@ mod tests {
         let memory = super::memory(pid).unwrap();
         assert!(memory.resident > 0.5 && memory.peak >= memory.resident);
         assert!(super::cpu(pid).unwrap().as_nanos() > 0);
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+        assert!(super::cpu_of(&[name.trim_end()]).unwrap() > std::time::Duration::ZERO);
         let (idle, _) = super::idle(super::Ticks::default()).unwrap();
         assert!((0.0..=1.0).contains(&idle));
     }
