@@ -34,7 +34,7 @@ setup: ## install packages and build the lab's tools (Kubernetes, cnitool); seco
 build: ## compile everything, static, into target/
 	cargo build $(CARGO_FLAGS)
 
-demo: setup build ## bring up a lab, show pods, Services, DNS and IPv6 on it, take it down again
+demo: setup build ## bring up labs, show pods, Services, DNS, IPv6, volumes and a DPU's reboot on them, take them down again
 	@$(LAB) demo
 
 test: setup build ## every test: units first, then the ones that need a cluster
@@ -47,8 +47,8 @@ bench: setup ## measure release builds, print tables; JSON in target/bench/ (ONL
 	cargo build --release -p e2e
 	@OUTBOARD_BIN=$(CURDIR)/$(RELEASE) $(RELEASE)/outboard-lab bench $(if $(ONLY),--only $(ONLY)) $(BENCH_FLAGS)
 
-lab: setup build ## bring up a lab with Outboard in it and leave it running; then: source target/lab/env
-	@$(LAB) up
+lab: setup build ## bring up a lab with Outboard in it and leave it running (TOPOLOGY=dpu: hosts behind DPUs); then: source target/lab/env
+	@$(LAB) up $(if $(TOPOLOGY),--topology $(TOPOLOGY))
 
 lab-down: ## take down what `make lab` brought up
 	@if [ -x $(LAB) ]; then $(LAB) down; else echo "no lab program: nothing was brought up from this checkout"; fi

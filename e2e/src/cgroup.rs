@@ -58,6 +58,21 @@ impl Cgroup {
         &self.path
     }
 
+    /// Kills every process of the part but this one, waits until they are gone, and removes the pods' cgroups: a kubelet that finds
+    /// any asks the runtime about each, for seconds.
+    pub(crate) fn kill_all_but(&self, spared: i32) -> Result<()> {
+        let mut trees = hierarchies()?;
+        trees.iter_mut().for_each(|tree| tree.push(&self.path[1..]));
+        let what = format!("the end of {}'s processes", self.path);
+        end(&what, &trees, Some(spared))?;
+        let pods: Vec<PathBuf> = trees.iter().map(|tree| tree.join("kubepods")).collect();
+        let what = format!("the removal of {}'s pods' cgroups", self.path);
+        wait::until_true(&what, Duration::from_secs(10), || {
+            pods.iter().for_each(|tree| remove_tree(tree));
+            Ok(pods.iter().all(|tree| !tree.exists()))
+        })
+    }
+
     /// The file into which a process of this part writes its pid before it becomes a daemon.
     pub(crate) fn processes_file(&self) -> Result<PathBuf> {
         Ok(self.processes_dir()?.join("cgroup.procs"))
@@ -88,18 +103,7 @@ fn trees(id: u8) -> Result<Vec<PathBuf>> {
 /// Kills every process in the cgroups of lab `id` and removes them.
 pub(crate) fn remove_lab(id: u8) -> Result<()> {
     let trees = trees(id)?;
-    wait::until_true(
-        &format!("the end of lab {id}'s processes"),
-        Duration::from_secs(30),
-        || {
-            let pids: BTreeSet<i32> = trees.iter().flat_map(|t| pids_below(t)).collect();
-            for pid in &pids {
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-            }
-            reap(&pids);
-            Ok(pids.is_empty())
-        },
-    )?;
+    end(&format!("the end of lab {id}'s processes"), &trees, None)?;
     wait::until_true(
         &format!("the removal of lab {id}'s cgroups"),
         Duration::from_secs(10),
@@ -113,6 +117,19 @@ pub(crate) fn remove_lab(id: u8) -> Result<()> {
         let _ = fs::remove_dir(root.join(TOP));
     }
     Ok(())
+}
+
+/// Kills every process in these cgroups until there is none.
+fn end(what: &str, trees: &[PathBuf], spared: Option<i32>) -> Result<()> {
+    wait::until_true(what, Duration::from_secs(30), || {
+        let mut pids: BTreeSet<i32> = trees.iter().flat_map(|t| pids_below(t)).collect();
+        pids.retain(|pid| Some(*pid) != spared);
+        for pid in &pids {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        reap(&pids);
+        Ok(pids.is_empty())
+    })
 }
 
 /// Children of this very process stay zombies, and in their cgroup, until somebody waits for them.

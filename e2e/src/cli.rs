@@ -1,14 +1,15 @@
-//! The program `outboard-lab`: up, down, status, exec, demo, bench.
+//! The program `outboard-lab`: up, down, status, exec, reboot-dpu, reboot-host, demo, bench.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::lab::{Lab, LabConfig, Network};
 use crate::site::{Site, SiteConfig};
+use crate::topology::{Role, Topology};
 use crate::{bench, demo, images, state, sweep};
 
 /// A lab on this machine: Kubernetes on OVN, nodes in network namespaces. Needs root, and `make setup` once.
@@ -19,20 +20,35 @@ struct Cli {
     verb: Verb,
 }
 
+/// The names of topologies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// Nodes n1, n2, …
+    Plain,
+    /// A master m, hosts h1, h2, … and their DPUs d1, d2, …
+    Dpu,
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Bring up a lab, leave it running, write target/lab/env.
     Up {
-        /// How many nodes; the first one is also the master.
+        /// What the nodes are: all plain, or a master and hosts whose network is on their DPUs.
+        #[arg(long, value_enum, default_value = "plain")]
+        topology: Shape,
+        /// How many nodes, if all are plain; the first one is also the master.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
         nodes: u8,
         /// The lab's number, part of all its addresses (198.18.<id>.0/24); a free one when not given.
         #[arg(long, value_parser = clap::value_parser!(u8).range(1..=250))]
         id: Option<u8>,
+        /// How many hosts with a DPU each, in topology dpu.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
+        pairs: u8,
         /// Without Outboard: pods get the reference bridge network.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "topology")]
         no_outboard: bool,
-        /// Without Outboard's storage: up sooner.
+        /// Without Outboard's storage: up sooner. Topology dpu has none.
         #[arg(long)]
         no_storage: bool,
     },
@@ -53,6 +69,20 @@ enum Verb {
     },
     /// List labs, their nodes and processes.
     Status,
+    /// A DPU goes off and on again: processes, links and Open vSwitch's database are lost; its host's pods go on.
+    RebootDpu {
+        #[arg(long)]
+        id: Option<u8>,
+        /// The DPU's node, such as d1.
+        name: String,
+    },
+    /// A host goes off and on again.
+    RebootHost {
+        #[arg(long)]
+        id: Option<u8>,
+        /// The host's node, such as h1.
+        name: String,
+    },
     /// Run a command in a node: exec n1 -- ovs-vsctl show
     Exec {
         #[arg(long)]
@@ -78,7 +108,9 @@ impl Verb {
     fn act(self) -> Result<ExitCode> {
         match self {
             Self::Up {
+                topology,
                 nodes,
+                pairs,
                 id,
                 no_outboard,
                 no_storage,
@@ -89,9 +121,16 @@ impl Verb {
                     Network::Outboard
                 };
                 up(&LabConfig {
-                    site: SiteConfig { id, nodes },
+                    site: SiteConfig {
+                        id,
+                        nodes,
+                        topology: match topology {
+                            Shape::Plain => Topology::Plain,
+                            Shape::Dpu => Topology::Dpu { pairs },
+                        },
+                    },
                     network,
-                    storage: !no_storage && !no_outboard,
+                    storage: topology == Shape::Plain && !no_storage && !no_outboard,
                     ..LabConfig::default()
                 })?;
             }
@@ -113,6 +152,8 @@ impl Verb {
             Self::Bench(options) => return bench::run(&options),
             Self::Down { id, all } => down(id, all)?,
             Self::Status => status()?,
+            Self::RebootDpu { id, name } => reboot(id, &name, "dpu")?,
+            Self::RebootHost { id, name } => reboot(id, &name, "host")?,
             Self::Exec { id, node, command } => return exec(id, &node, &command),
         }
         Ok(ExitCode::SUCCESS)
@@ -165,7 +206,12 @@ fn status() -> Result<()> {
         println!("lab {id} ({})", site.dir().display());
         for node in site.nodes() {
             let (v4, v6) = node.addresses();
-            println!("  {} {v4} {v6} netns {}", node.name(), node.netns());
+            let role = match node.role() {
+                Role::Plain => String::new(),
+                Role::Host { dpu } => format!(" host of {dpu}"),
+                Role::Dpu { host } => format!(" dpu of {host}"),
+            };
+            println!("  {}{role} {v4} {v6} netns {}", node.name(), node.netns());
             for name in node.process_names()? {
                 let process = node.process(&name);
                 let word = if process.alive() { "up" } else { "DOWN" };
@@ -177,17 +223,8 @@ fn status() -> Result<()> {
 }
 
 fn exec(id: Option<u8>, node: &str, command: &[String]) -> Result<ExitCode> {
-    let id = id
-        .or_else(current)
-        .context("no lab is up from this checkout: name one with --id")?;
-    let site = Site::attach(id)?;
-    let node = site
-        .nodes()
-        .iter()
-        .find(|n| n.name() == node)
-        .with_context(|| {
-            format!("lab {id} has no node {node}: `outboard-lab status` lists them")
-        })?;
+    let site = attach(id)?;
+    let node = site.find(node)?;
     let status = node
         .command(&command[0])
         .args(&command[1..])
@@ -197,6 +234,34 @@ fn exec(id: Option<u8>, node: &str, command: &[String]) -> Result<ExitCode> {
         .code()
         .and_then(|c| u8::try_from(c).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn reboot(id: Option<u8>, name: &str, wanted: &str) -> Result<()> {
+    let site = attach(id)?;
+    let role = site.find(name)?.role();
+    anyhow::ensure!(
+        role.word() == wanted,
+        "node {name} is no {wanted}: `outboard-lab status` says what nodes are"
+    );
+    let (network, kubelet) = site.reboot(name)?.took();
+    let what = if role.has_switch() {
+        "Open vSwitch answers"
+    } else {
+        "the uplink is up"
+    };
+    println!(
+        "{name} went off; {what} after {:.1} s, kubelet runs after {:.1} s",
+        network.as_secs_f32(),
+        kubelet.as_secs_f32()
+    );
+    Ok(())
+}
+
+fn attach(id: Option<u8>) -> Result<Site> {
+    let id = id
+        .or_else(current)
+        .context("no lab is up from this checkout: name one with --id")?;
+    Site::attach(id)
 }
 
 /// The lab that `up` brought up from this checkout.

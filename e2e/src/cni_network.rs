@@ -205,6 +205,7 @@ impl LogicalNetwork {
             ),
             facts: PortFacts {
                 chassis: [spec.chassis.clone()].into(),
+                host: None,
                 role: Role::Pod(PodPort {
                     namespace: "default".into(),
                     name: spec.name.clone(),

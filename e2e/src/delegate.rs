@@ -113,7 +113,16 @@ pub fn sandbox(node: &Node, uid: &str) -> Result<Sandbox> {
         "labels.\"io.kubernetes.pod.uid\"=={uid},labels.\"io.cri-containerd.kind\"==sandbox"
     );
     let listed = node.exec(&["ctr", "-n", "k8s.io", "containers", "ls", "-q", &filter])?;
-    let ids: Vec<&str> = listed.lines().collect();
+    let mut ids: Vec<&str> = listed.lines().collect();
+    if ids.len() > 1 {
+        // One that a reboot ended is remembered for a while.
+        let tasks = node.exec(&["ctr", "-n", "k8s.io", "tasks", "list"])?;
+        let runs = |id: &str| {
+            let mut lines = tasks.lines();
+            lines.any(|line| line.starts_with(id) && line.contains("RUNNING"))
+        };
+        ids.retain(|id| runs(id));
+    }
     let [id] = ids.as_slice() else {
         anyhow::bail!(
             "pod {uid} has {} sandboxes on node {}: {ids:?}",

@@ -4,12 +4,17 @@ use anyhow::Result;
 
 use crate::lab::Lab;
 
-/// `KUBECONFIG`, `NBCTL`, `SBCTL`, `NODES`, `IMAGE`, quoted for a POSIX shell.
+/// `KUBECONFIG`, `NBCTL`, `SBCTL`, `NODES`, `ROLES`, `IMAGE`, …, quoted for a POSIX shell.
 pub(crate) fn text(lab: &Lab) -> Result<String> {
     let nodes: Vec<String> = lab
         .nodes()
         .iter()
         .map(|n| format!("{}={}", n.name(), n.netns()))
+        .collect();
+    let roles: Vec<String> = lab
+        .nodes()
+        .iter()
+        .map(|n| format!("{}={}", n.name(), n.role().word()))
         .collect();
     let (outside4, outside6) = lab.site.outside();
     let lines = [
@@ -17,6 +22,7 @@ pub(crate) fn text(lab: &Lab) -> Result<String> {
         ("NBCTL", lab.central.nbctl_line()),
         ("SBCTL", lab.central.sbctl_line()),
         ("NODES", nodes.join(" ")),
+        ("ROLES", roles.join(" ")),
         ("IMAGE", lab.image().to_string()),
         ("LAB_ID", lab.site.id().to_string()),
         ("OUTSIDE", outside4),

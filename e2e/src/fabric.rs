@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::shell;
+use crate::topology::Place;
 
 /// All network namespaces of a lab start with this.
 pub(crate) fn netns_prefix(id: u8) -> String {
@@ -48,13 +49,13 @@ pub(crate) fn ip(netns: Option<&str>, lines: &str) -> Result<()> {
 }
 
 /// Makes fabric, router, machine link and outside host, and a namespace with an `eth0` for each node.
-pub(crate) fn create(id: u8, nodes: &[(u8, String)]) -> Result<()> {
+pub(crate) fn create(id: u8, nodes: &[Place]) -> Result<()> {
     let fabric = netns(id, "fabric");
     let outside = netns(id, "outside");
     let root = root_link(id);
     let mut spaces = format!("netns add {fabric}\nnetns add {outside}\n");
-    for (_, name) in nodes {
-        spaces += &format!("netns add {}\n", netns(id, name));
+    for place in nodes {
+        spaces += &format!("netns add {}\n", netns(id, &place.name));
     }
     ip(None, &spaces).with_context(|| format!("cannot make the namespaces of lab {id}"))?;
     ip(
@@ -78,11 +79,11 @@ pub(crate) fn create(id: u8, nodes: &[(u8, String)]) -> Result<()> {
          addr add fd00:199:{id}::1/64 dev out nodad\n\
          link set out up\n"
     );
-    for (index, name) in nodes {
+    for Place { index, name, .. } in nodes {
         let mac = node_mac(id, *index);
         wires += &format!(
-            "link add {name} type veth peer name eth0 address {mac} netns {}\n\
-             link set {name} master br0 up\n",
+            "link add name {name} type veth peer name eth0 address {mac} netns {}\n\
+             link set dev {name} master br0 up\n",
             netns(id, name)
         );
     }
@@ -102,10 +103,10 @@ pub(crate) fn create(id: u8, nodes: &[(u8, String)]) -> Result<()> {
 }
 
 /// Frames reach userspace OVS with whatever checksum they carry: no sender may leave it to hardware.
-fn finish_links(fabric: &str, outside: &str, root: &str, nodes: &[(u8, String)]) -> Result<()> {
+fn finish_links(fabric: &str, outside: &str, root: &str, nodes: &[Place]) -> Result<()> {
     let ports: Vec<&str> = ["br0", "out", "root"]
         .into_iter()
-        .chain(nodes.iter().map(|(_, n)| n.as_str()))
+        .chain(nodes.iter().map(|place| place.name.as_str()))
         .collect();
     let mut script =
         String::from("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n");

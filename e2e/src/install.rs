@@ -7,21 +7,33 @@ use anyhow::{Context as _, Result, ensure};
 use api::storage::{DRIVER, TARGET_LABEL};
 
 use crate::images;
-use crate::lab::Lab;
+use crate::lab::{Lab, LabConfig};
+use crate::pairs;
 use crate::pki::Authority;
 
 const NAMESPACE: &str = "outboard-system";
 const COREDNS: &str = include_str!("../manifests/coredns.yaml");
 const DEFINITIONS: &str = include_str!("../manifests/network-attachment-definitions.yaml");
 
-/// Applies secrets, `manifests/overlays/lab` and CoreDNS.
-pub(crate) fn outboard(lab: &Lab) -> Result<()> {
+/// Applies secrets, `manifests/overlays/lab` (`lab-dpu` where there are DPUs, and their objects) and CoreDNS.
+pub(crate) fn outboard(lab: &Lab, config: &LabConfig) -> Result<()> {
     lab.apply(&format!(
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"
     ))?;
     secrets(lab)?;
     lab.apply(DEFINITIONS)?;
-    overlay(lab, "lab")?;
+    let dpus = pairs::of(lab);
+    if dpus.is_empty() {
+        overlay(lab, "lab")?;
+    } else {
+        let functions = [format!(
+            "--from-literal=functions={}",
+            config.card_functions
+        )];
+        create(lab, &["configmap", "outboard-card"], &functions)?;
+        overlay(lab, "lab-dpu")?;
+        pairs::declare(lab, &dpus)?;
+    }
     lab.apply(COREDNS)?;
     Ok(())
 }
@@ -29,6 +41,11 @@ pub(crate) fn outboard(lab: &Lab) -> Result<()> {
 /// Waits until Outboard and CoreDNS are rolled out.
 pub(crate) fn wait(lab: &Lab) -> Result<()> {
     rolled_out(lab, NAMESPACE, "daemonset/cni-node")?;
+    if !pairs::of(lab).is_empty() {
+        rolled_out(lab, NAMESPACE, "daemonset/cni-node-dpu")?;
+        rolled_out(lab, NAMESPACE, "daemonset/cni-node-host")?;
+        pairs::wait(lab)?;
+    }
     rolled_out(lab, NAMESPACE, "deployment/cni-controller")?;
     rolled_out(lab, "kube-system", "deployment/coredns")
 }
@@ -147,6 +164,14 @@ fn secrets(lab: &Lab) -> Result<()> {
     secret(lab, "outboard-nb-client", &client)?;
     let southbound = [file("ca.crt", &central.chassis_ca.certificate)];
     create(lab, &["configmap", "outboard-southbound-ca"], &southbound)?;
+    let channel = Authority::create(&lab.site.dir().join("channel"), "outboard-channel-ca")?;
+    let pair = [
+        file("tls.crt", &channel.certificate),
+        file("tls.key", &channel.key),
+    ];
+    secret(lab, "outboard-channel-ca", &pair)?;
+    let public = [file("ca.crt", &channel.certificate)];
+    create(lab, &["configmap", "outboard-channel-ca"], &public)?;
     let server = lab.api_server().trim_start_matches("https://");
     let (host, port) = server.rsplit_once(':').unwrap_or((server, "6443"));
     let config = [

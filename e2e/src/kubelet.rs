@@ -6,7 +6,13 @@ use anyhow::Result;
 
 use crate::control_plane::ControlPlane;
 use crate::node::Node;
+use crate::topology::Role;
 use crate::{images, wait};
+
+/// A container that has ended is started again at once, however often: tests of hosts and DPUs kill the same one many times.
+const SOON: &str = "featureGates: {KubeletCrashLoopBackOffMax: true}
+crashLoopBackOff: {maxContainerRestartPeriod: 1s}
+";
 
 /// Starts containerd and puts the reference CNI plugins beside it (it calls `loopback` itself for every pod).
 pub(crate) fn containerd(node: &Node) -> Result<()> {
@@ -41,11 +47,22 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
         "containerd",
         &["containerd", "--config", "/etc/containerd/config.toml"],
     )?;
+    containerd_serves(node)
+}
+
+fn containerd_serves(node: &Node) -> Result<()> {
     wait::until_true(
         &format!("containerd on node {}", node.name()),
         Duration::from_secs(30),
         || node.exec(&["ctr", "version"]).map(|_| true),
     )
+}
+
+/// Starts both again, as they were started before.
+pub(crate) fn again(node: &Node) -> Result<()> {
+    node.process("containerd").restart()?;
+    containerd_serves(node)?;
+    node.process("kubelet").restart()
 }
 
 /// Starts kubelet. The API server must serve already: kubelet's first retry comes late.
@@ -91,12 +108,17 @@ syncFrequency: 10s
 fileCheckFrequency: 2s
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
-evictionHard: {{memory.available: "0%", nodefs.available: "0%", imagefs.available: "0%", nodefs.inodesFree: "0%"}}
+{retries}evictionHard: {{memory.available: "0%", nodefs.available: "0%", imagefs.available: "0%", nodefs.inodesFree: "0%"}}
 "#,
         ca = plane.ca.certificate.display(),
         cert = credential.certificate.display(),
         key = credential.key.display(),
         cgroup = node.cgroup().path(),
+        retries = if *node.role() == Role::Plain {
+            ""
+        } else {
+            SOON
+        },
     );
     node.write("/var/lib/kubelet/config.yaml", &config)?;
     node.start(

@@ -11,7 +11,8 @@ use crate::control_plane::ControlPlane;
 use crate::images::{self, Set};
 use crate::node::Node;
 use crate::site::{self, Site, SiteConfig};
-use crate::{env_file, evidence, install, kubelet, shell, switch, wait};
+use crate::topology::Topology;
+use crate::{env_file, evidence, install, kubelet, pairs, shell, uplink, wait};
 
 /// Whose network pods get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +26,16 @@ pub enum Network {
 /// What cluster is wanted.
 #[derive(Debug, Clone)]
 pub struct LabConfig {
-    /// Id and number of nodes.
+    /// Id and nodes.
     pub site: SiteConfig,
     /// NB as one server or three.
     pub central: CentralConfig,
     /// Whose network.
     pub network: Network,
-    /// Whether Outboard's storage is installed, too (with Outboard's network): n1 is the target.
+    /// Whether Outboard's storage is installed, too (with Outboard's network): the master is the target.
     pub storage: bool,
+    /// How many functions the emulated card of a host has.
+    pub card_functions: u32,
 }
 
 impl Default for LabConfig {
@@ -42,6 +45,21 @@ impl Default for LabConfig {
             central: CentralConfig::default(),
             network: Network::Outboard,
             storage: false,
+            card_functions: 32,
+        }
+    }
+}
+
+impl LabConfig {
+    /// A master and hosts behind DPUs, with Outboard's network.
+    pub fn dpu(id: Option<u8>, pairs: u8) -> Self {
+        Self {
+            site: SiteConfig {
+                id,
+                topology: Topology::Dpu { pairs },
+                ..SiteConfig::default()
+            },
+            ..Self::default()
         }
     }
 }
@@ -75,7 +93,7 @@ impl Lab {
         let archives = std::thread::spawn(move || images::build(set));
         let site = Site::create(&config.site)?;
         clock.say(site.id(), "namespaces and wires");
-        site::in_parallel(site.nodes().iter(), switch::start)?;
+        site::in_parallel(site.nodes().iter(), uplink::of_node)?;
         clock.say(site.id(), "Open vSwitch");
         let (central, plane) = std::thread::scope(|scope| {
             let plane = scope.spawn(|| ControlPlane::start(site.master()));
@@ -127,12 +145,13 @@ impl Lab {
             "label",
             "--overwrite",
             "node",
-            "n1",
+            self.site.master().name(),
             "node-role.kubernetes.io/control-plane=",
         ])?;
+        pairs::label(self)?;
         self.say("kubelets");
         if network == Network::Outboard {
-            install::outboard(self)?;
+            install::outboard(self, config)?;
             self.say("Outboard applied");
         }
         if config.storage {

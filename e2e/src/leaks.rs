@@ -1,8 +1,9 @@
-//! Finds what is left of pods that are gone, and what pods lack that are there: NB, OVS, links and journals against the API
-//! server's pods.
+//! Finds what is left of pods that are gone, and what pods lack that are there: NB, OVS, links, journals and the functions of
+//! cards against the API server's pods.
 
 mod compare;
 mod observe;
+mod pairs;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@
 //! The calls block: the library is made for tests and for the program `outboard-lab`.
 
 mod bench;
+pub mod card;
 pub mod cases;
 mod central;
 mod cgroup;
@@ -34,9 +35,12 @@ pub mod leaks;
 mod node;
 mod op_line;
 mod ovn_lab;
+mod pair_lab;
+pub mod pairs;
 mod pki;
 pub mod pods;
 mod process;
+mod reboot;
 mod rows;
 mod shell;
 mod site;
@@ -44,6 +48,8 @@ mod state;
 pub mod storage;
 mod sweep;
 mod switch;
+mod topology;
+mod uplink;
 pub mod volumes;
 mod wait;
 
@@ -57,8 +63,11 @@ pub use delegate::{Delegate, Sandbox, sandbox};
 pub use lab::{Lab, LabConfig, Network};
 pub use node::Node;
 pub use ovn_lab::{OvnLab, OvnLabConfig};
+pub use pair_lab::PairLab;
 pub use pki::{Authority, Credential};
 pub use process::Process;
+pub use reboot::Reboot;
 pub use shell::run;
 pub use site::{Site, SiteConfig};
+pub use topology::{Role, Topology};
 pub use wait::until;

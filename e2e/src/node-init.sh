@@ -20,9 +20,8 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount --make-rshared /run
 rm -rf /etc/openvswitch /etc/ovn /etc/cni /etc/kubernetes /opt/cni
 rm -rf /var/lib/openvswitch /var/lib/ovn /var/lib/cni /var/lib/outboard /var/lib/kubelet /var/lib/containerd
-mkdir -p /run/netns /run/lock /run/openvswitch /run/ovn /run/outboard
-mkdir -p /etc/openvswitch /etc/cni/net.d /etc/kubernetes/manifests /opt/cni/bin /var/lib/openvswitch /var/lib/ovn
-mkdir -p /var/log/openvswitch /var/log/ovn /var/lib/kubelet /var/lib/containerd
+mkdir -p /run/netns /run/lock /run/outboard
+mkdir -p /etc/cni/net.d /etc/kubernetes/manifests /opt/cni/bin /var/lib/kubelet /var/lib/containerd
 mount --bind "$dir/kubelet" /var/lib/kubelet
 mount --make-rshared /var/lib/kubelet
 # volumes' images are read and written past the page cache: not through an overlay

@@ -11,10 +11,13 @@ use anyhow::{Context as _, Result};
 
 use crate::cgroup::Cgroup;
 use crate::process::Process;
+use crate::topology::{Place, Role};
 use crate::{fabric, shell, wait};
 
 const INIT: &str = include_str!("node-init.sh");
 const HOLDER: &str = "init";
+/// What the node's programs take for the kernel's boot id: all nodes of a machine share the real one.
+const BOOT_ID: &str = "/run/outboard/boot-id";
 
 /// One node of a lab.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub struct Node {
     name: String,
     lab: u8,
     index: u8,
+    role: Role,
     dir: PathBuf,
     cgroup: Cgroup,
     holder: i32,
@@ -29,7 +33,8 @@ pub struct Node {
 
 impl Node {
     /// Makes the node's namespaces in the network namespace that the fabric has made.
-    pub(crate) fn create(lab: u8, index: u8, name: &str, lab_dir: &Path) -> Result<Self> {
+    pub(crate) fn create(lab: u8, place: &Place, lab_dir: &Path) -> Result<Self> {
+        let name = place.name.as_str();
         let dir = lab_dir.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let cgroup = Cgroup::create(lab, name)?;
@@ -52,24 +57,29 @@ impl Node {
                 Ok(dir.join("ready").exists())
             },
         )?;
-        Ok(Self {
+        let node = Self {
             name: name.into(),
             lab,
-            index,
+            index: place.index,
+            role: place.role.clone(),
             holder: process.pid()?,
             dir,
             cgroup,
-        })
+        };
+        node.new_boot_id()?;
+        Ok(node)
     }
 
     /// A node that another process made.
-    pub(crate) fn attach(lab: u8, index: u8, name: &str, lab_dir: &Path) -> Result<Self> {
+    pub(crate) fn attach(lab: u8, place: &Place, lab_dir: &Path) -> Result<Self> {
+        let name = place.name.as_str();
         let dir = lab_dir.join(name);
         let holder = Process::at(&dir, HOLDER).pid()?;
         Ok(Self {
             name: name.into(),
             lab,
-            index,
+            index: place.index,
+            role: place.role.clone(),
             holder,
             dir,
             cgroup: Cgroup::existing(lab, name),
@@ -79,6 +89,11 @@ impl Node {
     /// The node's name, in Kubernetes and as its host name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the node is.
+    pub fn role(&self) -> &Role {
+        &self.role
     }
 
     /// The network namespace's name, as `ip netns` knows it on the machine.
@@ -93,6 +108,17 @@ impl Node {
 
     pub(crate) fn mac(&self) -> String {
         fabric::node_mac(self.lab, self.index)
+    }
+
+    /// The process that holds the node's namespaces.
+    pub(crate) fn holder(&self) -> i32 {
+        self.holder
+    }
+
+    /// As after a boot of the machine: the node's programs see another boot id.
+    pub(crate) fn new_boot_id(&self) -> Result<()> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/uuid").context("no random UUID")?;
+        self.write(BOOT_ID, &id)
     }
 
     pub(crate) fn lab(&self) -> u8 {

@@ -5,13 +5,16 @@ use anyhow::Result;
 use crate::central::{Central, CentralConfig};
 use crate::node::Node;
 use crate::site::{self, Site, SiteConfig};
-use crate::switch;
+use crate::topology::Topology;
+use crate::{switch, uplink};
 
 /// What is wanted.
 #[derive(Debug, Clone)]
 pub struct OvnLabConfig {
-    /// How many chassis; the first one is also the master.
+    /// Of [`Topology::Plain`], how many chassis; the first one is also the master.
     pub nodes: u8,
+    /// Which nodes: hosts behind a DPU are no chassis.
+    pub topology: Topology,
     /// NB as one server or three.
     pub central: CentralConfig,
     /// Connect the chassis to SB (with certificates and the role). Otherwise ovn-controller idles, as cni-node finds it.
@@ -22,6 +25,7 @@ impl Default for OvnLabConfig {
     fn default() -> Self {
         Self {
             nodes: 2,
+            topology: Topology::Plain,
             central: CentralConfig::default(),
             connect: true,
         }
@@ -45,11 +49,12 @@ impl OvnLab {
         let site = Site::create(&SiteConfig {
             id: None,
             nodes: config.nodes,
+            topology: config.topology,
         })?;
         // Central is reached over the underlay, which is OVS already: switches first.
-        site::in_parallel(site.nodes().iter(), switch::start)?;
+        site::in_parallel(site.nodes().iter(), uplink::of_node)?;
         let central = Central::start(site.master(), config.central)?;
-        for node in site.nodes() {
+        for node in chassis(&site) {
             let identity = central.give_identity(node)?;
             if config.connect {
                 switch::configure(node, &central.sb_remote(), Some(identity))?;
@@ -71,11 +76,15 @@ impl OvnLab {
     }
 
     fn wait_for_chassis(&self) -> Result<()> {
-        for node in self.site.nodes() {
+        for node in chassis(&self.site) {
             let name = node.name();
             self.central
                 .sbctl(&["wait-until", "chassis", name, &format!("name={name}")])?;
         }
         Ok(())
     }
+}
+
+fn chassis(site: &Site) -> impl Iterator<Item = &Node> {
+    site.nodes().iter().filter(|node| node.role().has_switch())
 }

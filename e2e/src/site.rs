@@ -3,28 +3,36 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
-
 use crate::cgroup::Cgroup;
 use crate::node::Node;
 use crate::process::Process;
-use crate::{fabric, shell, state, sweep};
+use crate::topology::{Place, Topology, places};
+use crate::{card, fabric, shell, state, sweep};
+use anyhow::{Context as _, Result};
 
 /// What ground is wanted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct SiteConfig {
     /// The lab's id; none takes a free one.
     pub id: Option<u8>,
-    /// How many nodes: `n1`, `n2`, … `n1` is the master.
+    /// Of [`Topology::Plain`], how many nodes: `n1`, `n2`, … `n1` is the master.
     pub nodes: u8,
+    /// Which nodes.
+    pub topology: Topology,
 }
 
 impl Default for SiteConfig {
     fn default() -> Self {
-        Self { id: None, nodes: 2 }
+        Self {
+            id: None,
+            nodes: 2,
+            topology: Topology::Plain,
+        }
     }
 }
+
+/// In the state directory: all nodes and what they are.
+const PLACES: &str = "site.json";
 
 /// A lab's ground. Dropping it takes the lab down, unless it is kept or `OUTBOARD_LAB_KEEP` is set.
 #[derive(Debug)]
@@ -48,14 +56,15 @@ impl Site {
             nodes: Vec::new(),
             owned: true,
         };
-        let names: Vec<(u8, String)> = (1..=config.nodes).map(|i| (i, format!("n{i}"))).collect();
-        fs::write(site.dir.join("site.json"), serde_json::to_vec(config)?)?;
-        fabric::create(id, &names)?;
+        let places = places(config.topology, config.nodes);
+        fs::write(site.dir.join(PLACES), serde_json::to_vec(&places)?)?;
+        fabric::create(id, &places)?;
         site.start_outside()?;
         let dir = &site.dir;
-        site.nodes = in_parallel(names.iter(), |(index, name)| {
-            Node::create(id, *index, name, dir)
-        })?;
+        site.nodes = in_parallel(places.iter(), |place| Node::create(id, place, dir))?;
+        site.nodes
+            .iter()
+            .try_for_each(|node| card::plug(node, &site.nodes))?;
         Ok(site)
     }
 
@@ -65,10 +74,9 @@ impl Site {
     /// There is no such lab.
     pub fn attach(id: u8) -> Result<Self> {
         let dir = state::dir(id);
-        let text =
-            fs::read(dir.join("site.json")).with_context(|| format!("lab {id} is not up"))?;
-        let config: SiteConfig = serde_json::from_slice(&text)?;
-        let nodes = (1..=config.nodes).map(|i| Node::attach(id, i, &format!("n{i}"), &dir));
+        let text = fs::read(dir.join(PLACES)).with_context(|| format!("lab {id} is not up"))?;
+        let places: Vec<Place> = serde_json::from_slice(&text)?;
+        let nodes = places.iter().map(|place| Node::attach(id, place, &dir));
         Ok(Self {
             id,
             nodes: nodes.collect::<Result<_>>()?,
@@ -105,7 +113,7 @@ impl Site {
 
     /// The node that etcd, API server, NB, SB and northd run on.
     pub fn master(&self) -> &Node {
-        self.node("n1")
+        &self.nodes[0]
     }
 
     /// Address of the outside host's web server, IPv4 and IPv6.

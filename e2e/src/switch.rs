@@ -16,6 +16,43 @@ const DB: &str = "unix:/run/openvswitch/db.sock";
 
 /// Starts ovsdb-server, ovs-vswitchd and ovn-controller and puts the underlay onto br-phy.
 pub(crate) fn start(node: &Node) -> Result<()> {
+    node.script(
+        "mkdir -p /run/openvswitch /run/ovn /etc/openvswitch /var/lib/openvswitch /var/lib/ovn \
+         /var/log/openvswitch /var/log/ovn",
+    )?;
+    start_switch(node)?;
+    conntrack::without_zero_snat(node)?;
+    underlay(node)?;
+    node.start(
+        "ovn-controller",
+        &[
+            "ovn-controller",
+            DB,
+            "--pidfile=/run/ovn/ovn-controller.pid",
+            "--overwrite-pidfile",
+            "-vconsole:info",
+            "-vsyslog:off",
+        ],
+    )?;
+    Ok(())
+}
+
+/// What is in the switch's database is lost, as when its disk is: both programs end, and start with an empty one.
+pub(crate) fn lose_database(node: &Node) -> Result<()> {
+    node.process("ovs-vswitchd").kill9()?;
+    node.process("ovsdb-server").kill9()?;
+    forget(node)?;
+    start_switch(node)?;
+    underlay(node)
+}
+
+/// Removes the switch's database.
+pub(crate) fn forget(node: &Node) -> Result<()> {
+    node.script("rm -f /etc/openvswitch/conf.db /etc/openvswitch/.conf.db.~lock~")
+        .map(drop)
+}
+
+fn start_switch(node: &Node) -> Result<()> {
     node.exec(&[
         "ovsdb-tool",
         "create",
@@ -48,19 +85,6 @@ pub(crate) fn start(node: &Node) -> Result<()> {
             DB,
             "--disable-system",
             "--pidfile=/run/openvswitch/ovs-vswitchd.pid",
-            "--overwrite-pidfile",
-            "-vconsole:info",
-            "-vsyslog:off",
-        ],
-    )?;
-    conntrack::without_zero_snat(node)?;
-    underlay(node)?;
-    node.start(
-        "ovn-controller",
-        &[
-            "ovn-controller",
-            DB,
-            "--pidfile=/run/ovn/ovn-controller.pid",
             "--overwrite-pidfile",
             "-vconsole:info",
             "-vsyslog:off",

@@ -112,7 +112,7 @@ fn the_northbound_database_survives_its_leader() {
     let config = OvnLabConfig {
         nodes: 1,
         central: CentralConfig { nb_servers: 3 },
-        connect: true,
+        ..OvnLabConfig::default()
     };
     let lab = OvnLab::up(&config).unwrap();
     let master = lab.site.master();

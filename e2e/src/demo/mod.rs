@@ -1,8 +1,9 @@
 //! `outboard-lab demo`: a lab from nothing, the table of what works on it, the times of one ADD and of one attach, and
-//! nothing left.
+//! nothing left; then the same of a lab with hosts behind DPUs, one of which reboots.
 
 mod attach;
 mod bars;
+mod pairs;
 mod stages;
 mod table;
 
@@ -15,11 +16,19 @@ use crate::lab::{Lab, LabConfig};
 use crate::{leaks, volumes};
 use table::Table;
 
-/// Shows it all; true when every row of the table is good and nothing leaked.
+/// Shows it all; true when every row of both tables is good and nothing leaked.
 ///
 /// # Errors
-/// The lab or the scene does not come up, or does not go away.
+/// A lab or its scene does not come up, or does not go away.
 pub(crate) fn run(config: &LabConfig) -> Result<bool> {
+    let plain = of_plain_nodes(config)?;
+    println!();
+    // One after the other: there are only so many cores, and times are shown.
+    let pairs = pairs::run(config.site.id)?;
+    Ok(plain && pairs)
+}
+
+fn of_plain_nodes(config: &LabConfig) -> Result<bool> {
     let lab = Lab::up(config)?;
     let scene = Scene::deploy(&lab)?;
     lab.say("two web servers behind a Service, clients on both nodes: all Ready");

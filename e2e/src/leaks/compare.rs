@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::observe::{LogicalPort, Observed, OnNode};
+use super::observe::{LogicalPort, Observed, OnNode, is_host_link};
+use super::pairs;
 use crate::pods::Pod;
 
 /// One sentence for each difference.
@@ -18,11 +19,13 @@ pub(super) fn leaks(seen: &Observed) -> Vec<String> {
     addresses(seen, &owners, &mut leaks);
     for node in &seen.nodes {
         on_node(node, seen, &owners, &mut leaks);
+        pairs::functions(node, &owners, &mut leaks);
     }
     leaks
 }
 
-type Owners<'a> = BTreeMap<&'a str, &'a Pod>;
+/// The pods that there are, by UID.
+pub(super) type Owners<'a> = BTreeMap<&'a str, &'a Pod>;
 
 fn ports(seen: &Observed, owners: &Owners<'_>, leaks: &mut Vec<String>) {
     for port in &seen.ports {
@@ -91,11 +94,15 @@ fn addresses(seen: &Observed, owners: &Owners<'_>, leaks: &mut Vec<String>) {
 
 fn on_node(node: &OnNode, seen: &Observed, owners: &Owners<'_>, leaks: &mut Vec<String>) {
     let at = &node.name;
-    let here = |uid: &str| owners.get(uid).is_some_and(|pod| pod.node == *at);
+    let here = |uid: &str| {
+        let owner = owners.get(uid);
+        owner.is_some_and(|pod| node.ports_of.contains(&pod.node))
+    };
     let mut iface_ids = BTreeSet::new();
     for interface in &node.interfaces {
         let name = &interface.name;
-        if !here(&interface.uid) {
+        let of_host = pairs::is_hosts_own(interface, node);
+        if !of_host && !here(&interface.uid) {
             leaks.push(format!(
                 "{at}: OVS interface {name} is of a pod (UID {}) that is gone",
                 interface.uid
@@ -107,11 +114,8 @@ fn on_node(node: &OnNode, seen: &Observed, owners: &Owners<'_>, leaks: &mut Vec<
                 interface.iface_id
             ));
         }
-        if !seen
-            .ports
-            .iter()
-            .any(|port| port.name == interface.iface_id)
-        {
+        let has_port = |port: &LogicalPort| port.name == interface.iface_id;
+        if !of_host && !seen.ports.iter().any(has_port) {
             leaks.push(format!(
                 "{at}: OVS interface {name} is of LSP {}, which is gone",
                 interface.iface_id
@@ -127,7 +131,7 @@ fn on_node(node: &OnNode, seen: &Observed, owners: &Owners<'_>, leaks: &mut Vec<
             leaks.push(format!("{at}: OVS interface {name} has no journal record"));
         }
     }
-    for link in &node.links {
+    for link in node.links.iter().filter(|link| is_host_link(link)) {
         if !node
             .interfaces
             .iter()
@@ -137,7 +141,7 @@ fn on_node(node: &OnNode, seen: &Observed, owners: &Owners<'_>, leaks: &mut Vec<
         }
     }
     for record in &node.journal {
-        if !here(&record.uid) {
+        if !here(&record.uid) && !pairs::is_of(record, node, owners) {
             leaks.push(format!(
                 "{at}: the journal has {} of sandbox {} of a pod (UID {}) that is gone",
                 record.ifname, record.sandbox, record.uid
@@ -146,7 +150,7 @@ fn on_node(node: &OnNode, seen: &Observed, owners: &Owners<'_>, leaks: &mut Vec<
     }
     for pod in owners
         .values()
-        .filter(|pod| pod.node == *at && !pod.ips.is_empty())
+        .filter(|pod| node.ports_of.contains(&pod.node) && !pod.ips.is_empty())
     {
         if !node
             .interfaces
@@ -195,11 +199,14 @@ mod tests {
             uid: "u".into(),
             sandbox: "s".into(),
             ifname: "eth0".into(),
+            function: None,
         };
         let node = OnNode {
             name: "n1".into(),
-            links: vec![interface.name.clone()],
+            ports_of: vec!["n1".into()],
+            links: [interface.name.clone()].into(),
             interfaces: vec![interface],
+            functions: None,
             journal: vec![record],
         };
         let subnet = Subnet {

@@ -1,14 +1,20 @@
 //! What is there, in each place that knows of ports.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::card;
 use crate::lab::Lab;
 use crate::node::Node;
 use crate::pods::{self, Pod};
 use crate::rows;
+use crate::topology::Role;
 
 const JOURNAL: &str = "/var/lib/outboard/attachments";
+/// Of a host behind a DPU.
+const HOST_JOURNAL: &str = "/var/lib/outboard/attachments/host";
 
 /// All places at about one time.
 #[derive(Debug, Default)]
@@ -35,9 +41,13 @@ pub(super) struct LogicalPort {
 #[derive(Debug, Clone, Default)]
 pub(super) struct OnNode {
     pub(super) name: String,
+    /// The nodes whose pods have their ports here: of a plain node itself, of a DPU its host, too, of a host none.
+    pub(super) ports_of: Vec<String>,
     pub(super) interfaces: Vec<Interface>,
-    /// Host ends of pods' veth pairs.
-    pub(super) links: Vec<String>,
+    /// All veth links: host ends of pods' pairs, a card's functions or its representors, and others.
+    pub(super) links: BTreeSet<String>,
+    /// Of a host behind a DPU: numbers of the functions that nobody has.
+    pub(super) functions: Option<BTreeSet<u32>>,
     pub(super) journal: Vec<Record>,
 }
 
@@ -46,6 +56,7 @@ pub(super) struct OnNode {
 pub(super) struct Interface {
     pub(super) name: String,
     pub(super) iface_id: String,
+    /// Empty: a host's own, on its DPU.
     pub(super) uid: String,
     pub(super) sandbox: String,
     pub(super) ifname: String,
@@ -54,9 +65,12 @@ pub(super) struct Interface {
 /// A journal's record.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Record {
+    /// Empty: the node's own, not a pod's.
     pub(super) uid: String,
     pub(super) sandbox: String,
     pub(super) ifname: String,
+    /// Of a host behind a DPU: its function's number.
+    pub(super) function: Option<u32>,
 }
 
 /// What a Subnet says of its use.
@@ -100,6 +114,27 @@ fn ports(lab: &Lab) -> Result<Vec<LogicalPort>> {
 }
 
 fn on_node(node: &Node) -> Result<OnNode> {
+    let (name, own) = (node.name().to_owned(), node.name().to_owned());
+    let on_host = matches!(node.role(), Role::Host { .. });
+    Ok(OnNode {
+        ports_of: match node.role() {
+            Role::Plain => vec![own],
+            Role::Host { .. } => Vec::new(),
+            Role::Dpu { host } => vec![own, host.clone()],
+        },
+        interfaces: if on_host {
+            Vec::new()
+        } else {
+            interfaces(node)?
+        },
+        links: card::veths(node)?,
+        functions: on_host.then(|| card::functions_at_home(node)).transpose()?,
+        journal: journal(node)?,
+        name,
+    })
+}
+
+fn interfaces(node: &Node) -> Result<Vec<Interface>> {
     let find = [
         "ovs-vsctl",
         "--timeout=20",
@@ -120,28 +155,18 @@ fn on_node(node: &Node) -> Result<OnNode> {
             ifname: take("ifname"),
         }
     });
-    let links = node.exec(&["ip", "-json", "link", "show", "type", "veth"])?;
-    let links: Vec<Value> = serde_json::from_str(&links).context("ip printed no JSON")?;
-    let names = links.iter().filter_map(|link| link["ifname"].as_str());
-    Ok(OnNode {
-        name: node.name().into(),
-        interfaces: interfaces.collect(),
-        links: names
-            .filter(|name| is_host_link(name))
-            .map(str::to_owned)
-            .collect(),
-        journal: journal(node)?,
-    })
+    Ok(interfaces.collect())
 }
 
 /// `ob` and 13 hexadecimal digits.
-fn is_host_link(name: &str) -> bool {
+pub(super) fn is_host_link(name: &str) -> bool {
     name.strip_prefix("ob")
         .is_some_and(|digits| digits.len() == 13 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn journal(node: &Node) -> Result<Vec<Record>> {
-    let dir = node.path(JOURNAL);
+    let on_host = matches!(node.role(), Role::Host { .. });
+    let dir = node.path(if on_host { HOST_JOURNAL } else { JOURNAL });
     let entries = match std::fs::read_dir(&dir) {
         // cni-node never ran here.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -166,13 +191,25 @@ fn journal(node: &Node) -> Result<Vec<Record>> {
             .with_context(|| format!("{} is no JSON", path.display()))?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let record = &file["value"];
+        let pod = if on_host {
+            &record["subject"]["pod"]["pod"]
+        } else {
+            &record["pod"]
+        };
         records.push(Record {
-            uid: text(&record["pod"]["uid"]),
+            uid: text(&pod["uid"]),
             sandbox: text(&record["id"]["container"]),
             ifname: text(&record["id"]["ifname"]),
+            function: function(record),
         });
     }
     Ok(records)
+}
+
+/// The virtual function's number in a host's record.
+fn function(record: &Value) -> Option<u32> {
+    let number = record["function"]["virtual"].as_u64()?;
+    u32::try_from(number).ok()
 }
 
 fn subnets(lab: &Lab) -> Result<Vec<Subnet>> {

@@ -1,0 +1,193 @@
+//! Many pods: daemons of both sides die while pods come and go; a host without a free function; all pods of a full host come back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use e2e::pairs::Ping;
+use e2e::{card, leaks, pods, sandbox, until};
+
+use crate::world::{RETURN, START, World};
+
+const REPLICAS: u32 = 6;
+const CHURN: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Pods are deleted and made all the time, and every other second one of the daemons is killed.
+pub(crate) fn daemons_killed(world: &World<'_>) -> Result<String> {
+    deploy(world, REPLICAS)?;
+    ready(world, REPLICAS)?;
+    let ended = AtomicBool::new(false);
+    let (made, killed) = std::thread::scope(|scope| {
+        let churn = scope.spawn(|| -> Result<usize> {
+            let mut made = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let pods = of_case(world)?;
+                for pod in pods.iter().take(3) {
+                    let delete = [
+                        "delete",
+                        "pod",
+                        "-n",
+                        &world.ns,
+                        pod,
+                        "--wait=false",
+                        "--ignore-not-found",
+                    ];
+                    world.lab.kubectl(&delete)?;
+                    made += 1;
+                }
+                std::thread::park_timeout(Duration::from_millis(700));
+            }
+            Ok(made)
+        });
+        let kills = || -> Result<usize> {
+            let (started, mut killed) = (Instant::now(), 0);
+            while started.elapsed() < CHURN {
+                let node = if killed % 2 == 0 {
+                    world.host()
+                } else {
+                    world.dpu()
+                };
+                world.kill_daemon(node)?;
+                killed += 1;
+            }
+            Ok(killed)
+        };
+        let killed = kills();
+        ended.store(true, Ordering::Relaxed);
+        let made = churn.join().map_err(|_| anyhow!("a thread panicked"))?;
+        anyhow::Ok((made?, killed?))
+    })?;
+    world.daemon_ready(world.host())?;
+    world.daemon_ready(world.dpu())?;
+    ready(world, REPLICAS)?;
+    for name in of_case(world)? {
+        if world
+            .lab
+            .kubectl(&[
+                "get",
+                "pod",
+                "-n",
+                &world.ns,
+                &name,
+                "-o",
+                "jsonpath={.metadata.deletionTimestamp}",
+            ])?
+            .is_empty()
+        {
+            world.serves("m", &name)?;
+        }
+    }
+    world.whole()?;
+    world.scene.unchanged(&world.pair().host)?;
+    leaks::wait_for_none(world.lab, LIMIT)?;
+    Ok(format!("{made} pods replaced, {killed} daemons killed"))
+}
+
+/// Every function is somebody's: one more pod waits and is told so. Then the DPU reboots, and all come back.
+pub(crate) fn full_host(world: &World<'_>) -> Result<String> {
+    let host = world.host();
+    let free = card::functions_at_home(host)?.len();
+    let names: Vec<String> = (1..=free).map(|i| format!("p{i}")).collect();
+    let all: Vec<(&str, &str)> = names
+        .iter()
+        .map(|name| (name.as_str(), host.name()))
+        .collect();
+    world.start(&all)?;
+    ensure!(
+        card::functions_at_home(host)?.is_empty(),
+        "functions are left"
+    );
+    world.create(&[("too-many", host.name())])?;
+    let told = until("the pod that is too many to be told", START, || {
+        let query = [
+            "get",
+            "events",
+            "-n",
+            &world.ns,
+            "--field-selector=reason=FailedCreatePodSandBox",
+        ];
+        let text = world
+            .lab
+            .kubectl(&[&query[..], &["-o", "jsonpath={.items[*].message}"]].concat())?;
+        Ok(text.contains("function").then_some(text))
+    })?;
+    world.delete("p1")?;
+    world.lab.wait_ready(&world.ns, "too-many", START)?;
+
+    let mut running = Vec::new();
+    for name in names.iter().skip(1).map(String::as_str).chain(["too-many"]) {
+        let pod = pods::one(world.lab, &world.ns, name)?;
+        running.push((sandbox(host, &pod.uid)?, pod));
+    }
+    let master = world.scene.on("m")?;
+    let pings = running
+        .iter()
+        .map(|(_, pod)| Ping::start(world.lab, master, &pod.ips[0]))
+        .collect::<Result<Vec<_>>>()?;
+    let reboot = world.lab.site.reboot(&world.pair().dpu)?;
+    let now = std::time::SystemTime::now();
+    for ping in &pings {
+        ping.answered_after(now, RETURN)?;
+    }
+    let gaps = pings
+        .into_iter()
+        .map(Ping::stop)
+        .collect::<Result<Vec<_>>>()?;
+    let after = gaps
+        .iter()
+        .map(|gap| gap.after(reboot.network))
+        .max()
+        .unwrap_or_default();
+    let longest = gaps.iter().map(|gap| gap.longest).max().unwrap_or_default();
+    for (before, pod) in &running {
+        let now = sandbox(host, &pod.uid)?;
+        ensure!(
+            now == *before,
+            "pod {} has another sandbox: {now:?}",
+            pod.name
+        );
+    }
+    world.whole()?;
+    let told = told
+        .rsplit_once(": ")
+        .map_or(told.as_str(), |(_, last)| last);
+    Ok(format!(
+        "{} pods: gap {:.1} s, all answered {:.1} s after Open vSwitch did; too many: {told}",
+        running.len(),
+        longest.as_secs_f32(),
+        after.as_secs_f32()
+    ))
+}
+
+fn of_case(world: &World<'_>) -> Result<Vec<String>> {
+    let pods = pods::all(world.lab)?.into_iter();
+    Ok(pods
+        .filter(|pod| pod.namespace == world.ns)
+        .map(|pod| pod.name)
+        .collect())
+}
+
+fn deploy(world: &World<'_>, replicas: u32) -> Result<()> {
+    let pod = world.pod("unused", &world.pair().host);
+    let spec = pod.split_once("\nspec:\n").map_or("", |(_, spec)| spec);
+    let spec = spec.trim_end_matches("---\n").replace("\n  ", "\n      ");
+    world
+        .lab
+        .apply(&format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: churn, namespace: {}}}\nspec:\n  replicas: {replicas}\n  \
+             selector: {{matchLabels: {{app: churn}}}}\n  template:\n    metadata: {{labels: {{app: churn}}}}\n    spec:\n    {spec}",
+            world.ns
+        ))
+        .map(drop)
+}
+
+fn ready(world: &World<'_>, count: u32) -> Result<()> {
+    until(&format!("{count} pods to be Ready"), LIMIT, || {
+        let deployment = world.json(&["get", "-n", &world.ns, "deployment", "churn"])?;
+        let status = &deployment["status"];
+        let ready = status["readyReplicas"].as_u64().unwrap_or_default();
+        ensure!(ready == u64::from(count), "{ready} are");
+        Ok(Some(()))
+    })
+}
