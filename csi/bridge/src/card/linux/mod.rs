@@ -326,8 +326,7 @@ impl Card for Linux {
         let (address, in_use) = match &exposed.shape {
             Shape::BlockDevice => {
                 let known = self.traces.device(volume.uuid);
-                let device =
-                    loops::find(&self.places.file(volume.uuid), known, deadline).await;
+                let device = loops::find(&self.places.file(volume.uuid), known, deadline).await;
                 if device.is_none() && look.trouble.is_none() {
                     look.trouble =
                         Some("its loop device is dead or missing: it is being made again".into());
