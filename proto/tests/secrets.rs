@@ -38,7 +38,9 @@ fn pool() -> DescriptorPool {
 fn is_secret(field: &FieldDescriptor) -> bool {
     let option = pool().get_extension_by_name("csi.v1.csi_secret");
     let marked = option.is_some_and(|o| field.options().get_extension(&o).as_bool() == Some(true));
-    marked || ["psk", "key", "mount_flags"].contains(&field.name())
+    // A message of that name is no secret itself; what is in it may be.
+    let plain = !matches!(field.kind(), Kind::Message(_));
+    marked || plain && ["psk", "key", "mount_flags"].contains(&field.name())
 }
 
 /// A message in which everything is set, two levels of nesting deep at least.
@@ -268,6 +270,7 @@ fn every_field_that_sounds_secret_is_secret_or_known_to_be_harmless() {
         .filter(|m| !m.is_map_entry())
         .flat_map(|m| m.fields().collect::<Vec<_>>())
         .filter(|f| sounds.iter().any(|s| f.name().contains(s)))
+        .filter(|f| !matches!(f.kind(), Kind::Message(_)))
         .filter(|f| !is_secret(f) && !HARMLESS.contains(&f.name()))
         .map(|f| f.full_name().to_owned())
         .collect();
