@@ -14,10 +14,10 @@ use super::session;
 use crate::code::REFUSED;
 use crate::heartbeat::DEAD;
 use crate::proto::channel_server::Channel;
-use crate::proto::host_message::Message as FromHost;
+use crate::proto::session_request::Message as FromHost;
 use crate::proto::{
     AttachProgress, AttachRequest, CheckRequest, CheckResponse, DetachRequest, DetachResponse,
-    DpuMessage, Hello, HostMessage, Reason,
+    Hello, Reason, SessionRequest, SessionResponse,
 };
 use crate::{Failure, shape};
 
@@ -28,12 +28,12 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Channel for Service {
-    type SessionStream = Answers<DpuMessage>;
+    type SessionStream = Answers<SessionResponse>;
     type AttachStream = Answers<AttachProgress>;
 
     async fn session(
         &self,
-        request: Request<Streaming<HostMessage>>,
+        request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let desk = &self.0;
         let peer = peer(&request)?;
@@ -111,7 +111,11 @@ impl Channel for Service {
 
 impl Service {
     /// The first message.
-    async fn hello(&self, peer: &Peer, from: &mut Streaming<HostMessage>) -> Result<Hello, Status> {
+    async fn hello(
+        &self,
+        peer: &Peer,
+        from: &mut Streaming<SessionRequest>,
+    ) -> Result<Hello, Status> {
         let first = from.message().await?.and_then(|first| first.message);
         let Some(FromHost::Hello(hello)) = first else {
             return Err(Status::invalid_argument("the first message is not Hello"));

@@ -14,12 +14,12 @@ use tonic::{Status, Streaming};
 use super::call;
 use super::desk::{Current, Desk, name};
 use crate::heartbeat::{DEAD, beats, bounded, heartbeat};
-use crate::proto::dpu_message::Message as FromDpu;
-use crate::proto::host_message::Message as FromHost;
+use crate::proto::session_request::Message as FromHost;
+use crate::proto::session_response::Message as FromDpu;
 use crate::proto::synced_attachment::Outcome;
 use crate::proto::{
-    Attachment, DpuMessage, FullSet, Hello, HostMessage, Reason, Synced, SyncedAttachment, Trouble,
-    Welcome,
+    Attachment, FullSet, Hello, Reason, SessionRequest, SessionResponse, Synced, SyncedAttachment,
+    Trouble, Welcome,
 };
 use crate::{Failure, epoch, shape};
 
@@ -34,7 +34,7 @@ const LAST_TRY: Duration = Duration::from_millis(100);
 /// Calls of the former session, which were told to give up, may take so long before the new set is begun without them.
 const FORMER: Duration = Duration::from_secs(10);
 
-type Answer = Result<DpuMessage, Status>;
+type Answer = Result<SessionResponse, Status>;
 
 /// The loop's state.
 struct Session {
@@ -57,7 +57,7 @@ pub(crate) fn start(
     current: Arc<Current>,
     hello: &Hello,
     version: u32,
-    from: Streaming<HostMessage>,
+    from: Streaming<SessionRequest>,
 ) -> impl Stream<Item = Answer> + use<> {
     let (to, answers) = mpsc::channel(QUEUE);
     let welcome = Welcome {
@@ -104,7 +104,7 @@ impl Drop for Gone {
 }
 
 impl Session {
-    async fn keep(mut self, from: Streaming<HostMessage>) {
+    async fn keep(mut self, from: Streaming<SessionRequest>) {
         let end = self.run(from).await;
         let Session {
             desk, current, to, ..
@@ -129,7 +129,7 @@ impl Session {
         current.peer.cut();
     }
 
-    async fn run(&mut self, mut from: Streaming<HostMessage>) -> End {
+    async fn run(&mut self, mut from: Streaming<SessionRequest>) -> End {
         let heard = self.desk.metrics.heard().clone();
         heard.now();
         let mut troubles = self.desk.ports.troubles();
@@ -299,8 +299,8 @@ fn failure(answer: &SyncedAttachment) -> Option<Failure> {
     (failure.reason != Reason::NoPort).then_some(failure)
 }
 
-fn message(message: FromDpu) -> DpuMessage {
-    DpuMessage {
+fn message(message: FromDpu) -> SessionResponse {
+    SessionResponse {
         message: Some(message),
     }
 }

@@ -15,9 +15,9 @@ use tonic::{Status, Streaming};
 use super::{Pairing, Shared};
 use crate::heartbeat::DEAD;
 use crate::proto::channel_client::ChannelClient;
-use crate::proto::dpu_message::Message as FromDpu;
-use crate::proto::host_message::Message as FromHost;
-use crate::proto::{DpuMessage, Epoch, Hello, HostMessage, Welcome};
+use crate::proto::session_request::Message as FromHost;
+use crate::proto::session_response::Message as FromDpu;
+use crate::proto::{Epoch, Hello, SessionRequest, SessionResponse, Welcome};
 use crate::{Failure, epoch};
 
 /// TCP takes no longer: a SYN that was lost is better sent anew than waited for.
@@ -40,8 +40,8 @@ pub(crate) struct Opened {
     pub(crate) features: Vec<String>,
     pub(crate) peer: Cut,
     pub(crate) client: ChannelClient<Channel>,
-    pub(crate) to: mpsc::Sender<HostMessage>,
-    pub(crate) from: Streaming<DpuMessage>,
+    pub(crate) to: mpsc::Sender<SessionRequest>,
+    pub(crate) from: Streaming<SessionResponse>,
 }
 
 /// A peer whose connection ends when this is dropped.
@@ -101,8 +101,8 @@ pub(crate) async fn dial(
 
 type Welcomed = (
     ChannelClient<Channel>,
-    mpsc::Sender<HostMessage>,
-    Streaming<DpuMessage>,
+    mpsc::Sender<SessionRequest>,
+    Streaming<SessionResponse>,
     Welcome,
 );
 
@@ -111,7 +111,7 @@ async fn hello(shared: &Shared, connection: Connection) -> Result<Welcomed, Stat
     let channel = channel.map_err(|why| Status::unavailable(why.to_string()))?;
     let mut client = ChannelClient::new(channel).max_decoding_message_size(LARGEST);
     let (to, messages) = mpsc::channel(QUEUE);
-    let hello = HostMessage {
+    let hello = SessionRequest {
         message: Some(FromHost::Hello(Hello {
             version: shared.dialect.newest(),
             features: shared.dialect.features(),
@@ -125,7 +125,7 @@ async fn hello(shared: &Shared, connection: Connection) -> Result<Welcomed, Stat
     let mut from = opened.into_inner();
     loop {
         match from.message().await? {
-            Some(DpuMessage {
+            Some(SessionResponse {
                 message: Some(FromDpu::Welcome(welcome)),
             }) => return Ok((client, to, from, welcome)),
             Some(_) => {}

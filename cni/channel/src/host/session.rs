@@ -15,10 +15,10 @@ use super::keep::Ended;
 use super::{LinkState, Shared};
 use crate::heartbeat::{DEAD, beats, bounded, heartbeat};
 use crate::proto::channel_client::ChannelClient;
-use crate::proto::dpu_message::Message as FromDpu;
-use crate::proto::host_message::Message as FromHost;
+use crate::proto::session_request::Message as FromHost;
+use crate::proto::session_response::Message as FromDpu;
 use crate::proto::{
-    Attachment, AttachmentKey, DetachRequest, Epoch, FullSet, HostMessage, Synced, Trouble,
+    Attachment, AttachmentKey, DetachRequest, Epoch, FullSet, SessionRequest, Synced, Trouble,
 };
 
 /// The DPU answers a full set by then, or the session is of no use.
@@ -55,7 +55,7 @@ type Taken = (AttachmentKey, u64);
 struct Live<'a> {
     shared: &'a Shared,
     session: Arc<Session>,
-    to: mpsc::Sender<HostMessage>,
+    to: mpsc::Sender<SessionRequest>,
     peer: Cut,
     epoch: Epoch,
     release: String,
@@ -102,7 +102,7 @@ pub(crate) async fn live(shared: &Shared, opened: Opened) -> Ended {
 
 impl Live<'_> {
     /// Returns why the session ends.
-    async fn run(&mut self, mut from: tonic::Streaming<crate::proto::DpuMessage>) -> String {
+    async fn run(&mut self, mut from: tonic::Streaming<crate::proto::SessionResponse>) -> String {
         let shared = self.shared;
         let heard = shared.config.metrics.heard();
         heard.now();
@@ -162,7 +162,7 @@ impl Live<'_> {
         }
         let beat = heartbeat(&troubles.borrow());
         // Full: it does not read. Whether it is dead is what its own heartbeats say.
-        let _ = self.to.try_send(HostMessage {
+        let _ = self.to.try_send(SessionRequest {
             message: Some(FromHost::Heartbeat(beat)),
         });
         Ok(())
@@ -178,7 +178,7 @@ impl Live<'_> {
             attachments = attachments.len(),
             "full set"
         );
-        let set = HostMessage {
+        let set = SessionRequest {
             message: Some(FromHost::FullSet(FullSet { attachments })),
         };
         let sent = self.to.try_send(set);

@@ -6,7 +6,7 @@ use tonic_prost::ProstCodec;
 use super::raw::{Raw, hello};
 use super::world::World;
 use crate::hello::Dialect;
-use crate::proto::{DpuMessage, Epoch, Hello, Reason};
+use crate::proto::{Epoch, Hello, Reason, SessionResponse};
 use crate::{Failure, LinkState};
 
 const NEW: Dialect = Dialect {
@@ -154,12 +154,12 @@ async fn what_a_newer_host_says_beyond_our_version_is_passed_over() {
     let messages = futures::stream::iter([hello, beside]);
     // The stream stays open: what comes back would end with it.
     let messages = futures::StreamExt::chain(messages, futures::stream::pending());
-    let codec: ProstCodec<NewHostMessage, DpuMessage> = ProstCodec::default();
+    let codec: ProstCodec<NewHostMessage, SessionResponse> = ProstCodec::default();
     let path = "/outboard.dpu.v1.Channel/Session".parse().unwrap();
     let answer = grpc.streaming(Request::new(messages), path, codec).await;
     let mut answer = answer.unwrap().into_inner();
     let first = answer.message().await.unwrap().unwrap().message.unwrap();
-    let crate::proto::dpu_message::Message::Welcome(welcome) = first else {
+    let crate::proto::session_response::Message::Welcome(welcome) = first else {
         panic!("{first:?}");
     };
     assert_eq!(welcome.version, 1);

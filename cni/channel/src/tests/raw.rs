@@ -14,11 +14,11 @@ use tonic::{Request, Status, Streaming};
 use super::world::epoch;
 use crate::host::over;
 use crate::proto::channel_client::ChannelClient;
-use crate::proto::dpu_message::Message as FromDpu;
-use crate::proto::host_message::Message as FromHost;
+use crate::proto::session_request::Message as FromHost;
+use crate::proto::session_response::Message as FromDpu;
 use crate::proto::{
-    AttachProgress, AttachRequest, Attachment, DpuMessage, FullSet, Heartbeat, Hello, HostMessage,
-    Welcome,
+    AttachProgress, AttachRequest, Attachment, FullSet, Heartbeat, Hello, SessionRequest,
+    SessionResponse, Welcome,
 };
 
 pub(super) struct Raw {
@@ -28,8 +28,8 @@ pub(super) struct Raw {
 }
 
 pub(super) struct Session {
-    pub(super) to: mpsc::Sender<HostMessage>,
-    pub(super) from: Streaming<DpuMessage>,
+    pub(super) to: mpsc::Sender<SessionRequest>,
+    pub(super) from: Streaming<SessionResponse>,
     pub(super) welcome: Welcome,
 }
 
@@ -116,8 +116,8 @@ impl Session {
     }
 }
 
-fn message(message: FromHost) -> HostMessage {
-    HostMessage {
+fn message(message: FromHost) -> SessionRequest {
+    SessionRequest {
         message: Some(message),
     }
 }

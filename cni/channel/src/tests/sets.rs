@@ -6,7 +6,7 @@ use super::card::{attachment, wiring};
 use super::raw::{Raw, hello};
 use super::world::{World, soon};
 use crate::Failure;
-use crate::proto::dpu_message::Message as FromDpu;
+use crate::proto::session_response::Message as FromDpu;
 use crate::proto::synced_attachment::Outcome;
 use crate::proto::{Reason, Synced};
 
@@ -122,7 +122,7 @@ async fn a_set_is_looked_at_as_a_whole_and_one_by_one() {
 
     let mut raw = Raw::connect(dpu.address, &world.directory("h1")).await;
     let mut session = raw.hello(hello()).await.unwrap();
-    session.say(crate::proto::host_message::Message::Hello(hello()));
+    session.say(crate::proto::session_request::Message::Hello(hello()));
     let end = session.next().await.unwrap_err();
     assert!(end.message().contains("second Hello"), "{end}");
     assert_eq!(Failure::of(&end).unwrap().reason, Reason::NoSession);

@@ -5,14 +5,14 @@ use channel::proto::attach_progress::Progress;
 use channel::proto::attachment::Subject;
 use channel::proto::synced_attachment::Outcome;
 use channel::proto::{
-    self, AttachProgress, AttachRequest, Attachment, AttachmentKey, CheckResponse, DpuMessage,
-    HostMessage, Wiring, dpu_message, host_message,
+    self, AttachProgress, AttachRequest, Attachment, AttachmentKey, CheckResponse, SessionRequest,
+    SessionResponse, Wiring, session_request, session_response,
 };
 use channel::{Failure, shape};
 use prost::Message;
 use tonic::Status;
 
-/// A message whose kind the first byte says: `A` AttachRequest, `H` HostMessage, `D` DpuMessage, `P` AttachProgress,
+/// A message whose kind the first byte says: `A` AttachRequest, `H` SessionRequest, `D` SessionResponse, `P` AttachProgress,
 /// `C` CheckResponse, `F` Failure. True if it is accepted.
 ///
 /// # Panics
@@ -74,10 +74,10 @@ where
     accepted
 }
 
-fn host(message: &HostMessage) -> bool {
+fn host(message: &SessionRequest) -> bool {
     match &message.message {
-        Some(host_message::Message::Hello(hello)) => accepted(shape::hello(hello)),
-        Some(host_message::Message::FullSet(set)) => {
+        Some(session_request::Message::Hello(hello)) => accepted(shape::hello(hello)),
+        Some(session_request::Message::FullSet(set)) => {
             let one = |attachment: &Attachment| {
                 let good = accepted(shape::attachment(attachment));
                 if good {
@@ -89,14 +89,14 @@ fn host(message: &HostMessage) -> bool {
             let good = members.count() == set.attachments.len();
             accepted(shape::set(set)) && good
         }
-        Some(host_message::Message::Heartbeat(_)) => true,
+        Some(session_request::Message::Heartbeat(_)) => true,
         None => false,
     }
 }
 
-fn dpu(message: &DpuMessage) -> bool {
+fn dpu(message: &SessionResponse) -> bool {
     match &message.message {
-        Some(dpu_message::Message::Synced(synced)) => {
+        Some(session_response::Message::Synced(synced)) => {
             synced.attachments.iter().all(|one| match &one.outcome {
                 Some(Outcome::Wiring(wiring)) => self::wiring(wiring),
                 Some(Outcome::Failure(failure)) => {
@@ -106,7 +106,9 @@ fn dpu(message: &DpuMessage) -> bool {
                 None => false,
             })
         }
-        Some(dpu_message::Message::Welcome(_) | dpu_message::Message::Heartbeat(_)) => true,
+        Some(session_response::Message::Welcome(_) | session_response::Message::Heartbeat(_)) => {
+            true
+        }
         None => false,
     }
 }
