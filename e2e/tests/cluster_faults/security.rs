@@ -47,7 +47,8 @@ pub(crate) fn least_rights(world: &World<'_>) -> Result<String> {
         &["create", "pods", "-A"],
         &["patch", "pods", "-A"],
         &["delete", "pods", "-A"],
-        &["patch", "nodes"],
+        &["update", "nodes"],
+        &["delete", "nodes"],
         &["delete", "subnets.iaas.yusur.io"],
         &[
             "approve",
@@ -58,6 +59,18 @@ pub(crate) fn least_rights(world: &World<'_>) -> Result<String> {
     ] {
         ensure!(!may("cni-controller", what), "cni-controller may {what:?}");
     }
+    // It writes two things of a host's Node; the admission policy refuses all others.
+    let controller = user("cni-controller");
+    let said = world
+        .lab
+        .kubectl(&["label", "node", "n2", "example.com/mine=1", &controller])
+        .err()
+        .map(|why| format!("{why:#}"))
+        .unwrap_or_default();
+    ensure!(
+        said.contains("cni-controller writes the annotation"),
+        "cni-controller labels a Node: {said}"
+    );
     let pod = world.system_pod("cni-node", "n2")?;
     let secrets = |container: &str| -> Result<bool> {
         let pid = world.container_pid(SYSTEM, &pod, container)?;

@@ -10,6 +10,7 @@
 
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ use crate::card::{Error, Result};
 const SYS: &str = "/sys/block";
 const O_EXCL: i32 = 0o200;
 const EBUSY: i32 = 16;
+/// Nothing tells when a descriptor is closed: who still has a device after so many looks, so far apart, uses it.
+const LOOKS: usize = 4;
+const MOMENT: Duration = Duration::from_millis(50);
 /// losetup resolves `/proc/<pid>/root` to a path of its own namespace, unless there is nothing of that name: hidden by `$1`, which only
 /// this shell sees, it opens what it was told.
 const OVER_ANOTHERS_MOUNT: &str = r#"mount -t tmpfs none "$1" && shift && exec losetup "$@""#;
@@ -92,8 +96,19 @@ impl Loop {
             * 512
     }
 
-    /// Whether somebody has it open, or mounted, or a device on it. Opens it exclusively for a moment.
+    /// Whether somebody has it open, or mounted, or a device on it, and keeps it. Opens it exclusively for a moment, as whoever lists
+    /// loops or looks for file systems opens each for a moment: that is no use.
     pub(crate) async fn in_use(&self) -> bool {
+        for _ in 1..LOOKS {
+            if !self.is_held().await {
+                return false;
+            }
+            tokio::time::sleep(MOMENT).await;
+        }
+        self.is_held().await
+    }
+
+    async fn is_held(&self) -> bool {
         let path = self.path();
         let looking = tokio::task::spawn_blocking(move || {
             let opened = std::fs::OpenOptions::new()
