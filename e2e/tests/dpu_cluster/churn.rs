@@ -61,22 +61,8 @@ pub(crate) fn daemons_killed(world: &World<'_>) -> Result<String> {
     world.daemon_ready(world.host())?;
     world.daemon_ready(world.dpu())?;
     ready(world, REPLICAS)?;
-    for name in of_case(world)? {
-        if world
-            .lab
-            .kubectl(&[
-                "get",
-                "pod",
-                "-n",
-                &world.ns,
-                &name,
-                "-o",
-                "jsonpath={.metadata.deletionTimestamp}",
-            ])?
-            .is_empty()
-        {
-            world.serves("m", &name)?;
-        }
+    for name in staying(world)? {
+        world.serves("m", &name)?;
     }
     world.whole()?;
     world.scene.unchanged(&world.pair().host)?;
@@ -166,6 +152,15 @@ fn of_case(world: &World<'_>) -> Result<Vec<String>> {
         .filter(|pod| pod.namespace == world.ns)
         .map(|pod| pod.name)
         .collect())
+}
+
+/// Those that are not on their way out.
+fn staying(world: &World<'_>) -> Result<Vec<String>> {
+    let names = "go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}} {{end}}{{end}}";
+    let text = world
+        .lab
+        .kubectl(&["get", "pods", "-n", &world.ns, "-o", names])?;
+    Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
 fn deploy(world: &World<'_>, replicas: u32) -> Result<()> {
