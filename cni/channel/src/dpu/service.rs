@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::Stream;
 use mtls::Peer;
 use proto::deadline::Deadline;
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::call::{Asked, Attach};
@@ -16,8 +17,8 @@ use crate::heartbeat::DEAD;
 use crate::proto::channel_server::Channel;
 use crate::proto::session_request::Message as FromHost;
 use crate::proto::{
-    AttachProgress, AttachRequest, CheckRequest, CheckResponse, DetachRequest, DetachResponse,
-    Hello, Reason, SessionRequest, SessionResponse,
+    AttachProgress, AttachRequest, AttachmentKey, CheckRequest, CheckResponse, DetachRequest,
+    DetachResponse, Hello, Reason, SessionRequest, SessionResponse,
 };
 use crate::{Failure, shape};
 
@@ -82,10 +83,7 @@ impl Channel for Service {
             key,
             attempt,
         } = request.into_inner();
-        let asked = Asked::of(&self.0, &peer, &session, deadline)?;
-        let key = key.unwrap_or_default();
-        self.shaped(&peer, shape::key(&key))?;
-        self.shaped(&peer, shape::attempt(attempt))?;
+        let (asked, key) = self.about(&peer, &session, deadline, key, attempt)?;
         asked.detach(key, attempt).await?;
         Ok(Response::new(DetachResponse {}))
     }
@@ -100,16 +98,30 @@ impl Channel for Service {
             key,
             attempt,
         } = request.into_inner();
-        let asked = Asked::of(&self.0, &peer, &session, deadline)?;
-        let key = key.unwrap_or_default();
-        self.shaped(&peer, shape::key(&key))?;
-        self.shaped(&peer, shape::attempt(attempt))?;
+        let (asked, key) = self.about(&peer, &session, deadline, key, attempt)?;
         let wiring = Some(asked.check(key, attempt).await?);
         Ok(Response::new(CheckResponse { wiring }))
     }
 }
 
 impl Service {
+    /// A call about an attachment that was made before.
+    #[allow(clippy::result_large_err, reason = "an answer")]
+    fn about(
+        &self,
+        peer: &Peer,
+        session: &str,
+        deadline: Instant,
+        key: Option<AttachmentKey>,
+        attempt: u64,
+    ) -> Result<(Asked, AttachmentKey), Status> {
+        let asked = Asked::of(&self.0, peer, session, deadline)?;
+        let key = key.unwrap_or_default();
+        self.shaped(peer, shape::key(&key))?;
+        self.shaped(peer, shape::attempt(attempt))?;
+        Ok((asked, key))
+    }
+
     /// The first message.
     async fn hello(
         &self,
