@@ -8,6 +8,7 @@ mod claim;
 mod refusal;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cni_bin::code;
 use ovsdb::{Client, Condition, Datum, MonitorSpec, Mutation, Replica, Row, Transaction, Uuid};
@@ -71,7 +72,11 @@ pub(crate) struct Vswitch {
     vacancies: Vacancies,
     /// What --datapath-type says of br-int.
     userspace: bool,
+    begun: Instant,
 }
+
+/// The first contents come within milliseconds of the start: a DEL that comes before them waits this long, no longer.
+const FIRST_CONTENTS: Duration = Duration::from_secs(1);
 
 /// The integration bridge as far as attachments need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +102,7 @@ impl Vswitch {
             plugs: Locks::default(),
             vacancies: Vacancies::default(),
             userspace: datapath == USERSPACE,
+            begun: Instant::now(),
         }
     }
 
@@ -201,6 +207,9 @@ impl Vswitch {
 
     /// Removes what an attachment has in OVS; nothing is fine.
     pub(crate) async fn unplug(&self, id: &AttachmentId, deadline: Instant) -> Result<(), Error> {
+        let first = deadline.min(self.begun + FIRST_CONTENTS);
+        let mut changed = self.replica.changed();
+        while self.trouble().is_some() && crate::wait::change(&mut changed, first).await {}
         if let Some(error) = self.unavailable() {
             return Err(error);
         }

@@ -32,7 +32,7 @@ pub(super) async fn run(ports: Arc<HostPorts>, mut pace: Pace) {
 async fn round(ports: &HostPorts) -> Vec<String> {
     match follow(ports).await {
         Ok(false) => Vec::new(),
-        Ok(true) => reconcile::round(&ports.node).await,
+        Ok(true) => reconcile::round(&ports.node).await.problems,
         Err(problem) => vec![problem],
     }
 }

@@ -1,8 +1,8 @@
 //! Keeps journal, OVS and kernel in step: removes what no attachment owns, plugs again what OVS has lost.
 //!
 //! observe → plan → apply, at the start, whenever the database comes back, when the link of an attachment goes away without a
-//! DEL, when the representor of a host's attachment comes back, and every half minute. Operations that are under way hold their attachment's lock: their parts are left alone until the
-//! next round. [`plan`] is pure.
+//! DEL, when the representor of a host's attachment comes back, and every half minute. Operations that are under way hold their attachment's lock: their parts are left alone until
+//! they end, and are looked at again then. [`plan`] is pure.
 
 mod gone;
 pub(crate) mod plan;
@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -33,22 +34,22 @@ pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pac
     let gone = Gone::follow(&mut pace, node.store.clone());
     loop {
         let started = tokio::time::Instant::now();
-        let problems = round(&node).await;
+        let left = round(&node).await;
         node.metrics
             .attachments
             .set(i64::try_from(node.store.len()).unwrap_or(i64::MAX));
-        pace.finish(started, &problems);
-        if problems.is_empty() {
+        pace.finish(started, &left.problems);
+        if left.problems.is_empty() {
             recovered.send_replace(true);
         }
+        let mut free: FuturesUnordered<_> =
+            left.busy.iter().map(|key| node.locks.lock(key)).collect();
         loop {
             let next = async {
-                if *recovered.borrow() {
-                    return pace.next().await;
-                }
                 tokio::select! {
                     next = pace.next() => next,
-                    _ = filled.changed() => Some(Why::Event),
+                    _ = filled.changed(), if !*recovered.borrow() => Some(Why::Event),
+                    Some(_) = free.next() => Some(Why::Event),
                 }
             };
             match next.await {
@@ -60,18 +61,37 @@ pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pac
     }
 }
 
-/// One round; returns what could not be put in order.
-pub(crate) async fn round(node: &Node) -> Vec<String> {
+/// What a round could not put in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// A sentence each.
+    pub(crate) problems: Vec<String>,
+    /// Locks of the attachments that had an operation under way.
+    pub(crate) busy: Vec<String>,
+}
+
+impl Left {
+    fn problem(sentence: String) -> Self {
+        Self {
+            problems: vec![sentence],
+            ..Self::default()
+        }
+    }
+}
+
+/// One round.
+pub(crate) async fn round(node: &Node) -> Left {
     if let Some(error) = node.vswitch.unavailable() {
-        return vec![error.to_string()];
+        return Left::problem(error.to_string());
     }
     let plan = match observe(node).await.map(|observed| plan(&observed)) {
         Ok(plan) => plan,
-        Err(problem) => return vec![problem],
+        Err(problem) => return Left::problem(problem),
     };
-    let mut problems = Vec::new();
+    let mut left = Left::default();
     for key in plan.iter().map(key).collect::<BTreeSet<_>>() {
         let Some(_alone) = node.locks.try_lock(&key) else {
+            left.busy.push(key);
             continue;
         };
         // An operation may have come and gone since the first look: only what is seen under the lock counts.
@@ -82,14 +102,14 @@ pub(crate) async fn round(node: &Node) -> Vec<String> {
             Ok(plan) => {
                 for action in plan.into_iter().filter(|action| self::key(action) == key) {
                     if let Err(error) = apply(node, action).await {
-                        problems.push(error.to_string());
+                        left.problems.push(error.to_string());
                     }
                 }
             }
-            Err(problem) => problems.push(problem),
+            Err(problem) => left.problems.push(problem),
         }
     }
-    problems
+    left
 }
 
 pub(crate) async fn observe(node: &Node) -> Result<Observed, String> {

@@ -75,3 +75,41 @@ fn a_namespace_that_ends_without_a_del_is_swept_at_once() {
         },
     );
 }
+
+#[test]
+fn what_an_operation_under_way_hid_is_swept_when_it_ends() {
+    sandboxed(
+        "tests::events::what_an_operation_under_way_hid_is_swept_when_it_ends",
+        async {
+            let world = World::start().await;
+            world.allocate(&WEB, "eth0", "default", 5);
+            let node = world.node().await;
+            sandbox("web");
+            ask(&node, &request(Command::Add, &WEB, "web", "eth0"))
+                .await
+                .unwrap();
+            // As a DEL after a start that came before the database's contents: the port outlives link and record.
+            let record = node.store.all().pop().unwrap();
+            let held = node.locks.lock(&record.id.host_link()).await;
+            node.store.forget(&record.id).await.unwrap();
+            sh("ip netns del web");
+
+            let readiness = Readiness::default();
+            let rounds = Rounds::register(&mut Registry::default());
+            let stop = CancellationToken::new();
+            let pace = Pace::new("attachments", &rounds, &readiness, stop.clone());
+            let (recovery, mut recovered) = watch::channel(false);
+            let looping = tokio::spawn(reconcile::run(Arc::clone(&node), recovery, pace));
+            recovered.wait_for(|done| *done).await.unwrap();
+            assert_eq!(node.vswitch.ports().len(), 1);
+            drop(held);
+            // Within a third of the timer's period.
+            soon("the sweep", || node.vswitch.ports().is_empty()).await;
+            stop.cancel();
+            tokio::time::timeout(Duration::from_secs(5), looping)
+                .await
+                .unwrap()
+                .unwrap();
+        },
+    );
+}

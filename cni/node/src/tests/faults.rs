@@ -111,7 +111,7 @@ fn the_younger_sandbox_wins_and_the_older_ones_late_del_touches_nothing() {
             "--no-headings --columns=name --data=bare find Interface external_ids:iface-id=default/web/default",
         );
             assert_eq!(claimants.split_whitespace().count(), 1);
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             sh("ip netns exec new ping -c1 -W5 10.244.0.6");
             ask(&node, &request(Command::Del, &WEB, "old", "eth0"))
                 .await
@@ -146,7 +146,7 @@ fn a_lost_port_comes_back_and_a_dead_sandbox_goes() {
                 .host_link();
             world.ovn.vsctl(&format!("del-port {link}"));
             eventually("the loss is seen", || node.vswitch.ports().len() == 1).await;
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             world.ovn.vsctl(&format!(
                 "--timeout=20 wait-until Interface {link} external_ids:ovn-installed=true"
             ));
@@ -155,14 +155,14 @@ fn a_lost_port_comes_back_and_a_dead_sandbox_goes() {
             // A namespace that goes takes its link along; DEL never came.
             sh("ip netns del web");
             eventually("the link is gone", || !sh("ip link").contains(&link)).await;
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             let left = world.leftovers(&node).await;
             assert_eq!(left.len(), 3, "{left:?}");
 
             // What is not ours stays.
             sh("ip tuntap add ob0 mode tap && ip tuntap add obfffffffffffff mode tap");
             world.ovn.vsctl("add-port br-int ob0");
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             sh("ip link show ob0 && ip link show obfffffffffffff");
             assert!(world.ovn.vsctl("list-ports br-int").contains("ob0"));
         },

@@ -49,7 +49,7 @@ impl World {
     /// cni-node's state as after a start, with what the last one left cleaned up.
     pub(crate) async fn node(&self) -> Arc<Node> {
         let node = self.unrecovered().await;
-        assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+        assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
         node
     }
 
