@@ -78,12 +78,12 @@ pub(crate) async fn speaking(
         of_others: Arc::new(Semaphore::new(OF_OTHERS)),
         stop: stop.clone(),
     };
-    let incoming = acceptor
-        .incoming(TcpIncoming::from(listener))
-        .filter_map(move |connection| {
-            let let_in = connection.map(|connection| lobby.let_in(connection));
-            std::future::ready(let_in.transpose())
-        });
+    // A small answer must not wait until the one before it was acknowledged.
+    let sockets = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = acceptor.incoming(sockets).filter_map(move |connection| {
+        let let_in = connection.map(|connection| lobby.let_in(connection));
+        std::future::ready(let_in.transpose())
+    });
     let service = ChannelServer::new(Service(Arc::clone(&desk)));
     // More than a host may have under way, so that it is told so and does not hang.
     let streams = u32::try_from(2 * CALLS).unwrap_or(u32::MAX);

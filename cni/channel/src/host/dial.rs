@@ -1,5 +1,6 @@
 //! How a session begins: a connection, Hello, Welcome.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use crate::proto::session_response::Message as FromDpu;
 use crate::proto::{Epoch, Hello, SessionRequest, SessionResponse, Welcome};
 use crate::{Failure, epoch};
 
-/// TCP takes no longer: a SYN that was lost is better sent anew than waited for.
-const CONNECT: Duration = Duration::from_secs(1);
+/// TCP takes no longer on the way to a card in the same machine, or the rack: a SYN that was lost is better sent anew than waited for.
+const CONNECT: Duration = Duration::from_millis(250);
 /// TLS takes no longer; it needs processors, which may be busy.
 const SHAKE: Duration = Duration::from_secs(3);
 /// A DPU that does not read is as good as dead: no more than this is kept for it.
@@ -53,19 +54,50 @@ impl Drop for Cut {
     }
 }
 
+/// Why there is no session.
+pub(crate) struct Failed {
+    pub(crate) why: String,
+    /// Somebody is at the address: it is no wire that swallows everything.
+    pub(crate) answered: bool,
+}
+
 /// A session, or why there is none.
 pub(crate) async fn dial(
     shared: &Shared,
     target: &Pairing,
     connector: &mut Connector,
+) -> Result<Opened, Failed> {
+    let stream = connect(target.address).await.map_err(|why| Failed {
+        why,
+        answered: false,
+    })?;
+    let opened = open(shared, target, connector, stream).await;
+    opened.map_err(|why| Failed {
+        why,
+        answered: true,
+    })
+}
+
+async fn connect(at: SocketAddr) -> Result<TcpStream, String> {
+    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(at)).await;
+    let stream = stream.map_err(|_| format!("{at} did not answer within {CONNECT:?}"))?;
+    let stream = stream.map_err(|why| format!("can't connect to {at}: {why}"))?;
+    // A small request must not wait until the one before it was acknowledged.
+    let prompt = stream.set_nodelay(true);
+    prompt.map_err(|why| format!("the connection to {at} can't be set up: {why}"))?;
+    Ok(stream)
+}
+
+/// TLS, Hello and Welcome.
+async fn open(
+    shared: &Shared,
+    target: &Pairing,
+    connector: &mut Connector,
+    stream: TcpStream,
 ) -> Result<Opened, String> {
     let at = target.address;
-    let late = |within| move |_| format!("{at} did not answer within {within:?}");
-    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(at)).await;
-    let stream = stream.map_err(late(CONNECT))?;
-    let stream = stream.map_err(|why| format!("can't connect to {at}: {why}"))?;
     let shaken = tokio::time::timeout(SHAKE, connector.connect(&target.dpu, stream)).await;
-    let connection = shaken.map_err(late(SHAKE))?;
+    let connection = shaken.map_err(|_| format!("{at} did not answer within {SHAKE:?}"))?;
     let connection = connection.map_err(|why| format!("{at}: {why}"))?;
     let peer = Cut(connection.peer().clone());
     let welcoming = tokio::time::timeout(DEAD, hello(shared, connection)).await;

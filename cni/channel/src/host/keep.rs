@@ -9,12 +9,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::dial::Failed;
 use super::{LinkState, Pairing, Shared, dial, session};
+use crate::heartbeat::DEAD;
 
-/// The first wait after a loss.
+/// The first wait after a session that was none.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// The DPU is back soon, or its host has nothing else to do.
+/// While nobody answers: a SYN costs nothing, and the DPU is to be found as soon as it is back.
+const KNOCKING: Duration = Duration::from_millis(250);
+/// While somebody answers and there is no session all the same: that will take its time.
 const LONGEST: Duration = Duration::from_secs(1);
+/// A session that lasted so long was one: its end is no reason to hold back.
+const LASTED: Duration = DEAD;
 
 /// Returns when it is told to stop.
 pub(crate) async fn keep(
@@ -35,13 +41,8 @@ pub(crate) async fn keep(
         };
         shared.down(&target, "it was not reached yet".to_owned(), tries == 0);
         let began = Instant::now();
-        let why = tokio::select! {
-            ended = one(&shared, &target, &mut connector) => {
-                if ended.was_up {
-                    tries = 0;
-                }
-                ended.why
-            }
+        let ended = tokio::select! {
+            ended = one(&shared, &target, &mut connector) => ended,
             () = changed(&mut pairing, Some(&target)) => {
                 tracing::info!(dpu = target.dpu, "another DPU, or none, serves this host now");
                 tries = 0;
@@ -49,9 +50,11 @@ pub(crate) async fn keep(
             }
             () = stop.cancelled() => return,
         };
-        shared.down(&target, why, true);
-        // What the try took is part of the wait: a wire that swallows everything is tried as often as one that refuses.
-        let wait = wait(tries).saturating_sub(began.elapsed()).max(wait(0));
+        shared.down(&target, ended.why, true);
+        if matches!(ended.reached, Reached::Session) {
+            tries = 0;
+        }
+        let wait = wait(&ended.reached, tries, began.elapsed());
         tries = tries.saturating_add(1);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -61,16 +64,33 @@ pub(crate) async fn keep(
     }
 }
 
-/// How one session ended.
+/// How one session ended, or the try of one.
 pub(crate) struct Ended {
     pub(crate) why: String,
-    pub(crate) was_up: bool,
+    pub(crate) reached: Reached,
+}
+
+/// How far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// Nobody answered at the address.
+    Nobody,
+    /// Somebody did, with whom there was no session.
+    Somebody,
+    /// The link was up.
+    Session,
 }
 
 async fn one(shared: &Arc<Shared>, target: &Pairing, connector: &mut Connector) -> Ended {
     match Box::pin(dial::dial(shared, target, connector)).await {
         Ok(opened) => Box::pin(session::live(shared, opened)).await,
-        Err(why) => Ended { why, was_up: false },
+        Err(Failed { why, answered }) => Ended {
+            why,
+            reached: match answered {
+                true => Reached::Somebody,
+                false => Reached::Nobody,
+            },
+        },
     }
 }
 
@@ -87,10 +107,17 @@ async fn changed(pairing: &mut watch::Receiver<Option<Pairing>>, from: Option<&P
     }
 }
 
-/// Grows to a second; by chance, so that hosts whose switch has come back do not all come at once.
-fn wait(tries: u32) -> Duration {
-    let longest = SHORTEST.saturating_mul(1 << tries.min(5)).min(LONGEST);
-    longest.mul_f64(rand::random_range(0.5..1.0))
+/// Until the next try, after one that took so long. Grows; by chance, so that hosts whose switch has come back do not all come at once.
+fn wait(reached: &Reached, tries: u32, took: Duration) -> Duration {
+    let longest = match reached {
+        Reached::Session if took >= LASTED => return Duration::ZERO,
+        Reached::Nobody => KNOCKING,
+        Reached::Somebody | Reached::Session => LONGEST,
+    };
+    let chance = |longest: Duration| longest.mul_f64(rand::random_range(0.5..1.0));
+    let grown = chance(SHORTEST.saturating_mul(1 << tries.min(5)).min(longest));
+    // A wire that swallows everything is tried as often as one that refuses.
+    grown.saturating_sub(took).max(chance(SHORTEST))
 }
 
 impl Shared {
@@ -122,10 +149,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_second_and_are_never_the_same() {
-        assert!(wait(0) <= SHORTEST && wait(0) >= SHORTEST / 2);
-        for tries in [5, 6, 31, 32, u32::MAX] {
-            assert!(wait(tries) <= LONGEST && wait(tries) >= LONGEST / 2);
+    fn waits_grow_as_far_as_the_cause_allows_and_are_never_the_same() {
+        let now = Duration::ZERO;
+        let bounds = |reached, tries, longest: Duration| {
+            let wait = wait(&reached, tries, now);
+            assert!(
+                wait <= longest && wait >= longest / 2,
+                "{reached:?} {tries} {wait:?}"
+            );
+        };
+        for reached in [Reached::Nobody, Reached::Somebody, Reached::Session] {
+            bounds(reached, 0, SHORTEST);
         }
+        for tries in [5, 6, 31, 32, u32::MAX] {
+            bounds(Reached::Nobody, tries, KNOCKING);
+            bounds(Reached::Somebody, tries, LONGEST);
+        }
+        // The try was the wait.
+        assert!(wait(&Reached::Nobody, 9, KNOCKING) <= SHORTEST);
+        // One that was a session is missed at once; one that ended at once is not.
+        assert_eq!(wait(&Reached::Session, 0, LASTED), Duration::ZERO);
+        assert!(wait(&Reached::Session, 0, LASTED / 2) >= SHORTEST / 2);
     }
 }

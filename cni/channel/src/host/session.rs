@@ -11,7 +11,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use super::dial::{Cut, Opened, why};
-use super::keep::Ended;
+use super::keep::{Ended, Reached};
 use super::{LinkState, Shared};
 use crate::heartbeat::{DEAD, beats, bounded, heartbeat};
 use crate::proto::channel_client::ChannelClient;
@@ -96,7 +96,10 @@ pub(crate) async fn live(shared: &Shared, opened: Opened) -> Ended {
     );
     Ended {
         why,
-        was_up: live.was_up,
+        reached: match live.was_up {
+            true => Reached::Session,
+            false => Reached::Somebody,
+        },
     }
 }
 

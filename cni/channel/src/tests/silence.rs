@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use super::card::attachment;
 use super::proxy::{ALL, Flows, Proxy};
 use super::world::{World, soon};
+use crate::hello::Dialect;
 
 /// Failure is noticed by then.
 const NOTICED: Duration = Duration::from_secs(3);
@@ -101,4 +103,45 @@ async fn one_direction_is_enough() {
         world.sees("not alive", |seen| !seen.alive).await;
         assert!(began.elapsed() < NOTICED, "{:?}", began.elapsed());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wire_that_swallows_everything_is_tried_so_often_that_its_healing_is_seen_at_once() {
+    let world = World::new();
+    // A listener whose queue is full drops every SYN.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut filling = Vec::new();
+    let swallows = Duration::from_millis(100);
+    while let Ok(stream) = tokio::time::timeout(swallows, TcpStream::connect(address)).await {
+        filling.push(stream.unwrap());
+    }
+    let host = world.host("h1", address);
+    host.down_for("did not answer").await;
+    // By then the wait between two tries is as long as it gets.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    let _dpu = world.dpu_on(listener, Dialect::default());
+    host.up().await;
+    println!("up {:?} after the wire has healed", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(900), "{began:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_a_session_that_lasted_comes_again_at_once() {
+    let world = World::new();
+    let dpu = world.dpu().await;
+    let wire = Proxy::to(dpu.address).await;
+    let host = world.host("h1", wire.address);
+    host.up().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let began = Instant::now();
+    wire.break_all();
+    world
+        .sees("a second session", |seen| seen.sessions == 2)
+        .await;
+    println!("a new session {:?} after the loss", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(500), "{began:?}");
 }

@@ -148,6 +148,11 @@ impl World {
 
     pub(super) async fn dpu_at(&self, at: SocketAddr, dialect: Dialect) -> Dpu {
         let listener = TcpListener::bind(at).await.unwrap();
+        self.dpu_on(listener, dialect)
+    }
+
+    /// Serves on a listener that is there.
+    pub(super) fn dpu_on(&self, listener: TcpListener, dialect: Dialect) -> Dpu {
         let address = listener.local_addr().unwrap();
         let server = Server {
             node: "d1".to_owned(),

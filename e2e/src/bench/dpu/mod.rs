@@ -77,7 +77,9 @@ fn split(bench: &Bench, report: &mut Report) -> Result<f64> {
         plain.fill(count, false)?;
         host.fill(count, false)?;
         ports = ports.max(count);
-        let offset = [end(&pair, pair.plain())?, end(&pair, pair.host())?];
+        let nodes = [pair.plain(), pair.host(), pair.dpu()];
+        let [plain_end, host_end, dpu_end] = nodes.map(|node| end(&pair, node));
+        let (plain_end, host_end, dpu_end) = (plain_end?, host_end?, dpu_end?);
         let (mut ours, mut others) = (Times::default(), Times::default());
         for round in 0..bench.options.samples {
             let mut sides = [(&mut plain, &mut others), (&mut host, &mut ours)];
@@ -90,11 +92,13 @@ fn split(bench: &Bench, report: &mut Report) -> Result<f64> {
         }
         rows(report, count, &ours, &others);
         channel.get_or_insert(ours.add.p50() - others.add.p50());
-        for (who, node, offset) in [
-            ("plain", pair.plain(), offset[0]),
-            ("host", pair.host(), offset[1]),
+        let log = |node| pair.lab.daemon(node).log();
+        for (who, stages) in [
+            ("plain", stages::of_adds(&log(pair.plain())?, plain_end)?),
+            ("host", stages::of_adds(&log(pair.host())?, host_end)?),
+            ("DPU", stages::of_attaches(&log(pair.dpu())?, dpu_end)?),
         ] {
-            for (stage, samples) in stages::of_adds(&pair.lab.daemon(node).log()?, offset)? {
+            for (stage, samples) in stages {
                 let what = format!("ADD, {count} ports, {who}: {stage}, p50");
                 report.push(Row::new(what, samples.p50(), "ms").of(&samples));
             }
