@@ -50,7 +50,11 @@ fn conf(link: &str) -> PathBuf {
     Path::new("/proc/sys/net/ipv6/conf").join(link)
 }
 
+/// What is so already is not written: the kernel would wait for the lock of all links, and spin meanwhile.
 fn set(path: PathBuf, value: &'static str) -> Result<(), SysctlError> {
+    if std::fs::read_to_string(&path).is_ok_and(|now| now.trim_end() == value) {
+        return Ok(());
+    }
     std::fs::write(&path, value).map_err(|source| SysctlError {
         path,
         value,

@@ -42,7 +42,10 @@ pub(crate) async fn plug(
     deadline: Instant,
 ) -> Result<Uuid, Error> {
     let _alone = alone(node, &far.link).await;
-    set_down(node, &far.link).await?;
+    // One that is plugged goes down first; of any other `prepare` takes care.
+    if node.vswitch.port(&far.link).is_some() {
+        set_down(node, &far.link).await?;
+    }
     node.vswitch.vacate(&far.link, deadline).await?;
     let index = prepare(node, far, bridge.userspace).await?;
     let interface = node.vswitch.plug(bridge, record, index, deadline).await?;

@@ -1,7 +1,10 @@
-//! ADD: a function, the journal alongside the DPU → its wiring → the pod's namespace alongside OVN's flows → journal → result.
+//! ADD: a function; the journal alongside the DPU, which is asked → the function into the pod alongside the DPU's search for its
+//! wiring → the interface alongside OVN's flows → journal → result.
 //!
 //! The intent is in the journal before the function is touched; the DPU may be asked meanwhile, since what it plugs for an attempt
-//! that is forgotten here goes with the next full set. What a failure leaves is undone here; what a kill leaves, by the reconcile loop.
+//! that is forgotten here goes with the next full set. The function moves, which takes the kernel many milliseconds, before it is known
+//! whether the DPU agrees: down, and as nobody's. It moves only in a session: by then the DPU has heard that its former owner is gone.
+//! What a failure leaves is undone here; what a kill leaves, by the reconcile loop.
 
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use cni_bin::cni::CNIResult;
 use cni_bin::code;
 use fail::fail_point;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::detach;
 use super::function::Function;
@@ -71,7 +75,7 @@ pub(crate) async fn add(
         going: &going,
         deadline,
     };
-    match attempt.run(record.clone(), stages).await {
+    match Box::pin(attempt.run(record.clone(), stages)).await {
         Ok(told) => {
             let wiring = told.wiring(&add.id);
             Ok(wiring::result_after(None, function.pci, &wiring, add))
@@ -205,13 +209,14 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn run(&self, record: Record, stages: &mut Stages) -> Result<Told, Error> {
+        let asked = Instant::now();
         self.node.attached.enter(&record);
-        let ((kept, journal), (asked, dpu)) =
-            tokio::join!(timed(self.intend(&record)), timed(self.ask(&record)));
+        let ((kept, journal), attaching) =
+            tokio::join!(timed(self.intend(&record)), self.begin(&record));
         stages.note("intent", journal);
-        stages.note("wiring", dpu);
-        let (attaching, told) = asked?;
         kept?;
+        let mut attaching = attaching?;
+        let told = self.told_and_moved(&mut attaching, asked, stages).await?;
         fail_point!("host::wired");
         self.finish(attaching, record, &told, stages).await?;
         Ok(told)
@@ -223,26 +228,54 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// The DPU's part until the wiring is known.
-    async fn ask(&self, record: &Record) -> Result<(Attaching, Told), Error> {
+    /// The DPU has the request.
+    async fn begin(&self, record: &Record) -> Result<Attaching, Error> {
         let asking = async {
             let link = &self.node.link;
             let asked = link.attach(record.attachment(), self.deadline);
-            let mut attaching = Box::pin(asked).await?;
-            let wiring = Box::pin(attaching.wiring()).await?;
-            Ok((attaching, wiring))
+            Ok(Box::pin(asked).await?)
         };
         let asking = self.node.unless_lost(asking);
-        let (attaching, wiring) = self.going.unless_given_up(asking).await?;
+        self.going.unless_given_up(asking).await
+    }
+
+    /// What the DPU says, and the function in the pod. `asked`: since when the DPU has been asked.
+    async fn told_and_moved(
+        &self,
+        attaching: &mut Attaching,
+        asked: Instant,
+        stages: &mut Stages,
+    ) -> Result<Told, Error> {
+        let unwanted = CancellationToken::new();
+        let (card, ifname) = (&self.node.card, &self.add.id.ifname);
+        let moving = journey::enter(card, self.function, self.netns, ifname, &unwanted);
+        let telling = async { (self.told(attaching).await, asked.elapsed()) };
+        let ((moved, way), told) = both(timed(moving), telling, |told| {
+            if told.0.is_err() {
+                unwanted.cancel();
+            }
+        })
+        .await;
+        stages.note("move", way);
+        moved?;
+        let (told, time) = told.await;
+        stages.note("wiring", time);
+        told
+    }
+
+    /// The DPU's part until the wiring is known.
+    async fn told(&self, attaching: &mut Attaching) -> Result<Told, Error> {
+        let asking = async { Ok(Box::pin(attaching.wiring()).await?) };
+        let asking = self.node.unless_lost(asking);
+        let wiring = self.going.unless_given_up(asking).await?;
         let keys = &self.add.keys;
         let told = Told::read(&wiring, keys.mtu)?;
         wiring::agree(keys, &told.logical_port, told.mac, &told.ips)
             .map_err(|error| error.about(format!("Pod {}", self.add.pod)))?;
-        Ok((attaching, told))
+        Ok(told)
     }
 
-    /// The pod's namespace, while the DPU waits for the flows. The former is driven to its end: a namespace thread that is left
-    /// alone could move the function after the undo.
+    /// The interface, while the DPU waits for the flows.
     async fn finish(
         &self,
         attaching: Attaching,
@@ -250,23 +283,16 @@ impl Attempt<'_> {
         told: &Told,
         stages: &mut Stages,
     ) -> Result<(), Error> {
-        let here = timed(self.wire(record, told));
         let there = async { Ok(Box::pin(attaching.installed()).await?) };
         let there = self.node.unless_lost(there);
         let there = timed(self.going.unless_given_up(there));
-        tokio::pin!(here, there);
-        let ((wired, netns), installed) = tokio::select! {
-            wired = &mut here => (wired, None),
-            installed = &mut there => (here.await, Some(installed)),
-        };
+        let here = timed(self.wire(record, told));
+        let ((wired, netns), installed) = both(here, there, |_| ()).await;
         let [namespace, journal] = netns_and_journal(&wired, netns);
         stages.note("netns", namespace);
         stages.note("journal", journal);
         wired?;
-        let (installed, flows) = match installed {
-            Some(installed) => installed,
-            None => there.await,
-        };
+        let (installed, flows) = installed.await;
         stages.note("ovn_installed", flows);
         installed?;
         fail_point!("host::installed");
@@ -276,11 +302,35 @@ impl Attempt<'_> {
     /// Returns how long the journal took of it.
     async fn wire(&self, mut record: Record, told: &Told) -> Result<Duration, Error> {
         let wiring = told.wiring(&record.id);
-        journey::go(&self.node.card, self.function.clone(), self.netns, &wiring).await?;
+        journey::set_up(&self.node.card, self.function, self.netns, &wiring).await?;
         record.told = Some(told.clone());
         let (kept, time) = timed(self.node.store.replace(record)).await;
         kept.map(|()| time)
     }
+}
+
+/// Runs both, `here` to its end: a namespace thread that is left alone could act after the undo. If `there` ends first, `seen` gets its
+/// outcome at once. The rest of `there` is the caller's to await, or to drop when `here` has failed.
+async fn both<Here, There>(
+    here: impl Future<Output = Here>,
+    there: impl Future<Output = There>,
+    seen: impl FnOnce(&There),
+) -> (Here, impl Future<Output = There>) {
+    let (mut here, mut there) = (Box::pin(here), Box::pin(there));
+    let (done, ended) = tokio::select! {
+        done = &mut here => (done, None),
+        ended = &mut there => {
+            seen(&ended);
+            (here.await, Some(ended))
+        }
+    };
+    let rest = async move {
+        match ended {
+            Some(ended) => ended,
+            None => there.await,
+        }
+    };
+    (done, rest)
 }
 
 fn netns_and_journal(wired: &Result<Duration, Error>, both: Duration) -> [Duration; 2] {

@@ -14,9 +14,9 @@ use super::metrics::Metrics;
 use crate::attachment::AttachmentId;
 use crate::error::{Error, chain};
 
-/// How many functions move at a time. The kernel moves one at a time, for many milliseconds each, and lets the settings of other
-/// interfaces spin meanwhile: more threads only make everybody as late as the last.
-const MOVES: usize = 2;
+/// How many functions move at a time, and how many are set up. The kernel moves one at a time, for many milliseconds each, and lets
+/// the settings of other interfaces spin meanwhile: more threads only make everybody as late as the last.
+const WIDTH: usize = 2;
 
 #[derive(Debug, Default)]
 struct State {
@@ -30,6 +30,7 @@ pub(crate) struct Card {
     state: Mutex<State>,
     changed: watch::Sender<()>,
     moves: Semaphore,
+    settings: Semaphore,
     metrics: Metrics,
 }
 
@@ -47,7 +48,8 @@ impl Card {
                 held: held.into_iter().collect(),
             }),
             changed: watch::Sender::new(()),
-            moves: Semaphore::new(MOVES),
+            moves: Semaphore::new(WIDTH),
+            settings: Semaphore::new(WIDTH),
             metrics,
         }
     }
@@ -60,6 +62,11 @@ impl Card {
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.moves.acquire().await.ok()
+    }
+
+    /// Waits for the turn to set up a function that has moved.
+    pub(crate) async fn turn_to_set_up(&self) -> Option<SemaphorePermit<'_>> {
+        self.settings.acquire().await.ok()
     }
 
     /// Changes whenever a function may have become free.

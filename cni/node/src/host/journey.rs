@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 
 use cni_bin::code;
 use fail::fail_point;
+use tokio_util::sync::CancellationToken;
 
 use super::card::Card;
 use super::function::{Function, FunctionId};
@@ -16,16 +17,28 @@ use crate::wiring::Wiring;
 /// Moves the function into the pod and sets it up there. Nothing is undone here.
 pub(crate) async fn go(
     card: &Card,
-    function: Function,
+    function: &Function,
     netns: &Netns,
     wiring: &Wiring,
 ) -> Result<(), Error> {
-    let (provider, id) = (card.provider(), function.id);
-    let mac = wiring.mac;
+    let never = CancellationToken::new();
+    enter(card, function, netns, &wiring.id.ifname, &never).await?;
+    set_up(card, function, netns, wiring).await
+}
+
+/// Moves the function into the pod, where it has its name and is down: all that can be done before its wiring is known. One without a
+/// link stays where it is. Does nothing if it is not wanted any more when its turn has come. Nothing is undone here.
+pub(crate) async fn enter(
+    card: &Card,
+    function: &Function,
+    netns: &Netns,
+    ifname: &str,
+    unwanted: &CancellationToken,
+) -> Result<(), Error> {
     if function.vfio {
-        let prepared = tokio::task::spawn_blocking(move || provider.prepare(&function, mac)).await;
-        return prepared.unwrap_or_else(|_| Err(broken(id)));
+        return Ok(());
     }
+    let (provider, id) = (card.provider(), function.id);
     let before = move || -> Result<(Netlink, Link), Error> {
         let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
         let link = provider.find(id, &mut netlink)?.ok_or_else(|| {
@@ -35,35 +48,71 @@ pub(crate) async fn go(
                 "The card was reset, most likely; the runtime tries again by itself.",
             )
         })?;
-        provider.prepare(&function, mac)?;
         Ok((netlink, link))
     };
-    let (target, wiring) = (netns.clone(), wiring.clone());
+    let (target, ifname) = (netns.clone(), ifname.to_owned());
     let inside = move |outside: Result<(Netlink, Link), Error>| -> Result<(), Error> {
         let (mut outside, link) = outside?;
-        let ifname = &wiring.id.ifname;
         let taken = Netlink::open()
             .map_err(|why| no_socket(&why))?
-            .link(ifname)
+            .link(&ifname)
             .map_err(|why| kernel("look at the pod's links", &why))?;
         if taken.is_some() {
-            return Err(exists(ifname));
+            return Err(exists(&ifname));
         }
         outside.apply(&[Change::Move(Move {
             link: link.index,
             netns: target.fd().as_raw_fd(),
-            name: ifname.clone(),
-            mac: Some(wiring.mac),
-            mtu: Some(wiring.mtu),
+            name: ifname,
         })])?;
         fail_point!("host::moved");
-        plumb::inside(&wiring, Offload::default())
+        Ok(())
     };
-    let turn = card.turn().await;
+    let turn = tokio::select! {
+        turn = card.turn() => turn,
+        () = unwanted.cancelled() => return Ok(()),
+    };
     let gone = netns.run_after(before, inside).await;
     drop(turn);
     card.moved(id, None);
     gone?
+}
+
+/// Sets up a function that is in the pod. Nothing is undone here.
+pub(crate) async fn set_up(
+    card: &Card,
+    function: &Function,
+    netns: &Netns,
+    wiring: &Wiring,
+) -> Result<(), Error> {
+    let (id, mac) = (function.id, wiring.mac);
+    if function.vfio {
+        let (provider, function) = (card.provider(), function.clone());
+        let prepared = tokio::task::spawn_blocking(move || provider.prepare(&function, mac)).await;
+        return prepared.unwrap_or_else(|_| Err(broken(id)));
+    }
+    let wiring = wiring.clone();
+    let inside = move || -> Result<(), Error> {
+        let mut netlink = Netlink::open().map_err(|why| no_socket(&why))?;
+        let link = netlink
+            .link(&wiring.id.ifname)
+            .map_err(|why| kernel("look at the pod's interface", &why))?
+            .ok_or_else(|| {
+                Error::new(
+                    code::TRY_AGAIN_LATER,
+                    format!("Function {id} of the card was in the pod and is not any more."),
+                    "The card was reset, most likely; the runtime tries again by itself.",
+                )
+            })?
+            .index;
+        let mtu = wiring.mtu;
+        netlink.apply(&[Change::SetMac { link, mac }, Change::SetMtu { link, mtu }])?;
+        plumb::inside(&wiring, Offload::default())
+    };
+    let turn = card.turn_to_set_up().await;
+    let done = netns.run(inside).await;
+    drop(turn);
+    done?
 }
 
 fn broken(id: FunctionId) -> Error {
@@ -105,8 +154,6 @@ pub(crate) async fn come_back(
                 link: link.index,
                 netns: home.fd().as_raw_fd(),
                 name,
-                mac: None,
-                mtu: None,
             })])?;
             Ok(true)
         };

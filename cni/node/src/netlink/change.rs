@@ -47,10 +47,6 @@ pub(crate) struct Move {
     pub(crate) netns: RawFd,
     /// Its name there.
     pub(crate) name: String,
-    /// Its MAC address from now on; none = as it was.
-    pub(crate) mac: Option<Mac>,
-    /// Its MTU from now on, bytes; none = as it was.
-    pub(crate) mtu: Option<u32>,
 }
 
 /// A route of the main table through one link.
@@ -247,9 +243,6 @@ impl Move {
             LinkAttribute::NetNsFd(self.netns),
             LinkAttribute::IfName(self.name.clone()),
         ];
-        let mac = self.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec()));
-        link.attributes.extend(mac);
-        link.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         link
     }
 }

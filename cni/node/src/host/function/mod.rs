@@ -78,7 +78,7 @@ pub(crate) trait Provider: Send + Sync + 'static {
         Ok(device_id.to_owned())
     }
 
-    /// Right before the function goes to a pod, in the host's namespace: what is set at the card and not at the link.
+    /// Before a function without a link goes to a pod, in the host's namespace: what is set at the card, for want of a link.
     ///
     /// # Errors
     /// The card refuses.

@@ -188,7 +188,7 @@ async fn apply(node: &HostNode, action: &Action, record: &Record) -> Result<(), 
         };
         info!(function = %record.function, owner = record.owner(), sandbox, ifname, "giving a pod back its interface, which the card had lost");
         let wiring = told.wiring(&record.id);
-        return journey::go(&node.card, function, &netns, &wiring).await;
+        return journey::go(&node.card, &function, &netns, &wiring).await;
     }
     info!(function = %record.function, owner = record.owner(), sandbox, ifname, "removing an attachment that was cut off or whose pod is gone");
     let deadline = Instant::now() + UNDO;

@@ -22,6 +22,8 @@ pub(super) struct Bridge {
     /// The last byte of a pod's addresses, by its UID.
     pods: Mutex<BTreeMap<String, u8>>,
     held: Mutex<Held>,
+    /// Wirings are told while this is true.
+    pub(super) tells: watch::Sender<bool>,
     /// Flows are installed while this is true.
     pub(super) installs: watch::Sender<bool>,
     pub(super) troubles: watch::Sender<Vec<Trouble>>,
@@ -57,6 +59,7 @@ impl Bridge {
         Self {
             pods: Mutex::default(),
             held: Mutex::default(),
+            tells: watch::Sender::new(true),
             installs: watch::Sender::new(true),
             troubles: watch::Sender::new(Vec::new()),
             sets: watch::Sender::new(0),
@@ -219,6 +222,12 @@ impl Ports for Bridge {
         deadline: Instant,
         given_up: CancellationToken,
     ) -> Result<(), Failure> {
+        let mut tells = self.tells.subscribe();
+        tokio::select! {
+            _ = tells.wait_for(|tells| *tells) => {}
+            () = given_up.cancelled() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
         let wired = self.wiring(&attachment)?;
         self.hold(&attachment)?;
         let _ = wiring.send(wired);

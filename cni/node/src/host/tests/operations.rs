@@ -96,6 +96,83 @@ fn pods_are_attached_reach_each_other_are_checked_and_detached() {
 }
 
 #[test]
+fn the_function_moves_while_the_dpu_looks_for_its_wiring_and_comes_home_if_there_is_none() {
+    sandboxed(
+        "host::tests::operations::the_function_moves_while_the_dpu_looks_for_its_wiring_and_comes_home_if_there_is_none",
+        async {
+            let world = World::start().await;
+            let host = world.host().await;
+            let begin = |pod: &'static TestPod, name: &'static str| {
+                sandbox(name);
+                let (node, add) = (host.node.clone(), request(Command::Add, pod, name, "eth0"));
+                tokio::spawn(async move { ask(&*node, &add).await })
+            };
+            let shows = |name: &str| sh(&format!("ip -n {name} -o link; ip -n {name} -o addr"));
+            let moved = async |name: &str| {
+                eventually("the function is in the pod", || {
+                    shows(name).contains("eth0")
+                })
+                .await;
+                let shown = shows(name);
+                assert!(
+                    !shown.contains("eth0@") || shown.contains("state DOWN"),
+                    "{shown}"
+                );
+                assert!(
+                    !shown.contains("10.244.") && !shown.contains("0a:58:0a"),
+                    "{shown}"
+                );
+            };
+            world.bridge.tells.send_replace(false);
+            let going = begin(&WEB, "web");
+            moved("web").await;
+            world.bridge.tells.send_replace(true);
+            going.await.unwrap().unwrap();
+            sh("ip netns exec web ping -c1 -W5 10.244.0.1");
+
+            // The DPU refuses it.
+            world.bridge.tells.send_replace(false);
+            const NONE: TestPod = TestPod {
+                name: "none",
+                uid: "u-none",
+            };
+            let going = begin(&NONE, "none");
+            moved("none").await;
+            world.bridge.tells.send_replace(true);
+            let refused = going.await.unwrap().unwrap_err();
+            assert!(refused.msg.contains("no port on this host"), "{refused}");
+            assert!(!shows("none").contains("eth0"));
+
+            // A DEL overtakes it.
+            world.bridge.tells.send_replace(false);
+            let going = begin(&DB, "db");
+            moved("db").await;
+            ask(&*host.node, &request(Command::Del, &DB, "db", "eth0"))
+                .await
+                .unwrap();
+            let given_up = going.await.unwrap().unwrap_err();
+            assert!(given_up.msg.contains("given up"), "{given_up}");
+            world.bridge.tells.send_replace(true);
+
+            // The name is taken in the pod: the DPU's word is not waited for.
+            world.bridge.tells.send_replace(false);
+            sandbox("full");
+            sh("ip -n full link add eth0 type veth peer name eth1");
+            let started = Instant::now();
+            let full = ask(&*host.node, &request(Command::Add, &DB, "full", "eth0")).await;
+            assert_eq!(full.unwrap_err().code, code::REFUSED);
+            assert!(started.elapsed() < Duration::from_secs(5));
+            world.bridge.tells.send_replace(true);
+
+            ask(&*host.node, &request(Command::Del, &WEB, "web", "eth0"))
+                .await
+                .unwrap();
+            eventually("all is as before", || world.leftovers(&host).is_empty()).await;
+        },
+    );
+}
+
+#[test]
 fn gc_removes_what_is_no_longer_valid_and_only_that() {
     sandboxed(
         "host::tests::operations::gc_removes_what_is_no_longer_valid_and_only_that",

@@ -85,20 +85,27 @@ fn a_function_goes_into_a_pod_and_comes_home() {
 
             sh("/bin/ip netns add pod");
             let pod = Netns::of_pod(Path::new("/run/netns/pod")).unwrap();
-            card.prepare(function, MAC).unwrap();
             let step = Move {
                 link: here.index,
                 netns: pod.fd().as_raw_fd(),
                 name: "eth0".into(),
-                mac: Some(MAC),
-                mtu: Some(1400),
             };
             netlink.apply(&[Change::Move(step)]).unwrap();
             assert_eq!(first(&card).here, None);
             assert_eq!(card.find(FIRST, &mut netlink).unwrap(), None);
             let also = Arc::clone(&card);
             let there = pod
-                .run_blocking(move || also.find(FIRST, &mut Netlink::open().unwrap()))
+                .run_blocking(move || {
+                    let mut netlink = Netlink::open().unwrap();
+                    let link = netlink.link("eth0").unwrap().unwrap().index;
+                    let mtu = 1400;
+                    let wired = [
+                        Change::SetMac { link, mac: MAC },
+                        Change::SetMtu { link, mtu },
+                    ];
+                    netlink.apply(&wired).unwrap();
+                    also.find(FIRST, &mut netlink)
+                })
                 .unwrap();
             let there = there.unwrap().unwrap();
             assert_eq!(
