@@ -1,7 +1,7 @@
 //! Which attachment of the host holds which function, and which attempts are too old. Pure.
 //!
 //! The host's attempts rise within its boot: of two attachments that claim one interface or one function the higher attempt is the
-//! younger, and has it. What was detached or lost its function is remembered for as long as a late request of it may come. A full
+//! younger, and gets it: the function as soon as its row was found, for until then it could not use it. What was detached or lost its function is remembered for as long as a late request of it may come. A full
 //! set is the host's whole truth, and begins everything anew.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,6 +20,8 @@ const PAST: usize = 4096;
 struct Claim {
     attempt: u64,
     function: CardFunction,
+    /// It has the function; else it still waits for its row.
+    holds: bool,
     /// Fires when a younger one takes it.
     lost: CancellationToken,
     /// Operations that are under way for it.
@@ -45,8 +47,6 @@ pub(super) struct Taken<'a> {
     attempt: u64,
     /// Fires when a younger one takes it.
     pub(super) lost: CancellationToken,
-    /// Those that hold the function no more: to be removed before it is plugged.
-    pub(super) displaced: Vec<AttachmentId>,
 }
 
 /// Why a claim is refused.
@@ -67,6 +67,7 @@ impl Claims {
                 let claim = Claim {
                     attempt: far.attempt,
                     function: far.function,
+                    holds: true,
                     lost: CancellationToken::new(),
                     active: 0,
                 };
@@ -76,7 +77,7 @@ impl Claims {
         Self(Mutex::new(state))
     }
 
-    /// Claims a function for an attachment.
+    /// Claims a function for an attachment. Who has it keeps it until [`Taken::hold`].
     pub(super) fn take(
         &self,
         id: &AttachmentId,
@@ -92,32 +93,25 @@ impl Claims {
         {
             return Err(Refused::Interface(held.attempt));
         }
-        let mut others = state.held.iter().filter(|(other, _)| *other != id);
-        let holder = others.find(|(_, claim)| claim.function == function);
-        let displaced = match holder {
-            Some((other, claim)) if claim.attempt >= attempt => {
-                return Err(Refused::Function(other.clone()));
-            }
-            Some((other, _)) => vec![other.clone()],
-            None => Vec::new(),
-        };
-        Ok(self.put(&mut state, id, attempt, function, displaced))
+        let mut others = state.others(id, function);
+        if let Some((other, _)) = others.find(|(_, claim)| claim.attempt >= attempt) {
+            return Err(Refused::Function(other.clone()));
+        }
+        drop(others);
+        Ok(self.put(&mut state, id, attempt, function))
     }
 
-    /// Claims it on the word of a full set, whatever the attempts are.
+    /// Claims it on the word of a full set, whatever the attempts are; and who holds it no more, to be removed before it is plugged.
     pub(super) fn take_of_set(
         &self,
         id: &AttachmentId,
         attempt: u64,
         function: CardFunction,
-    ) -> Taken<'_> {
+    ) -> (Taken<'_>, Vec<AttachmentId>) {
         let mut state = self.state();
-        let others = state.held.iter();
-        let displaced = others
-            .filter(|(other, claim)| *other != id && claim.function == function)
-            .map(|(other, _)| other.clone())
-            .collect();
-        self.put(&mut state, id, attempt, function, displaced)
+        let taken = self.put(&mut state, id, attempt, function);
+        let displaced = state.displace(id, function, |_| true);
+        (taken, displaced)
     }
 
     fn put(
@@ -126,14 +120,7 @@ impl Claims {
         id: &AttachmentId,
         attempt: u64,
         function: CardFunction,
-        displaced: Vec<AttachmentId>,
     ) -> Taken<'_> {
-        for other in &displaced {
-            if let Some(claim) = state.held.remove(other) {
-                claim.lost.cancel();
-                state.bury(other.clone(), claim.attempt);
-            }
-        }
         let same = state
             .held
             .get_mut(id)
@@ -147,6 +134,7 @@ impl Claims {
                 let claim = Claim {
                     attempt,
                     function,
+                    holds: false,
                     lost: CancellationToken::new(),
                     active: 1,
                 };
@@ -162,7 +150,6 @@ impl Claims {
             id: id.clone(),
             attempt,
             lost,
-            displaced,
         }
     }
 
@@ -201,7 +188,8 @@ impl Claims {
 
     /// How many functions are held.
     pub(super) fn len(&self) -> usize {
-        self.state().held.len()
+        let state = self.state();
+        state.held.values().filter(|claim| claim.holds).count()
     }
 
     /// No code under this lock leaves a half-made change when it panics.
@@ -211,6 +199,40 @@ impl Claims {
 }
 
 impl State {
+    /// The claims of other attachments on a function.
+    fn others(
+        &self,
+        id: &AttachmentId,
+        function: CardFunction,
+    ) -> impl Iterator<Item = (&AttachmentId, &Claim)> {
+        let all = self.held.iter();
+        all.filter(move |(other, claim)| *other != id && claim.function == function)
+    }
+
+    /// Gives a function to an attachment that claims it, and ends the claims of those others that it takes it from: which.
+    fn displace(
+        &mut self,
+        id: &AttachmentId,
+        function: CardFunction,
+        from: impl Fn(&Claim) -> bool,
+    ) -> Vec<AttachmentId> {
+        let others = self.others(id, function);
+        let displaced: Vec<AttachmentId> = others
+            .filter(|(_, claim)| from(claim))
+            .map(|(other, _)| other.clone())
+            .collect();
+        for other in &displaced {
+            if let Some(claim) = self.held.remove(other) {
+                claim.lost.cancel();
+                self.bury(other.clone(), claim.attempt);
+            }
+        }
+        if let Some(claim) = self.held.get_mut(id) {
+            claim.holds = true;
+        }
+        displaced
+    }
+
     fn bury(&mut self, id: AttachmentId, attempt: u64) {
         let past = self.past.entry(id.clone()).or_insert_with(|| {
             self.order.push_back(id);
@@ -226,6 +248,23 @@ impl State {
 }
 
 impl Taken<'_> {
+    /// Its row was found: the function is its own now. Those that had it until now, or waited for it, are to be removed before it is
+    /// plugged.
+    pub(super) fn hold(&self) -> Result<Vec<AttachmentId>, Refused> {
+        let mut state = self.all.state();
+        let claim = state.held.get(&self.id);
+        let Some(function) = claim
+            .filter(|claim| claim.attempt == self.attempt)
+            .map(|claim| claim.function)
+        else {
+            let later = claim.map(|claim| claim.attempt);
+            let past = state.past.get(&self.id).copied();
+            return Err(Refused::Interface(later.or(past).unwrap_or(self.attempt)));
+        };
+        let older = |other: &Claim| other.attempt < self.attempt;
+        Ok(state.displace(&self.id, function, older))
+    }
+
     /// The operation failed: nobody holds the function, and the same attempt may be tried again.
     pub(super) fn give_back(&self) {
         let mut state = self.all.state();

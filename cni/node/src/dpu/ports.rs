@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::asked::{self, Asked, failure};
-use super::claims::{Claims, Refused};
+use super::claims::{Claims, Refused, Taken};
 use super::metrics::Metrics;
 use super::prepare::Prepared;
 use super::representor::Provider;
@@ -132,16 +132,13 @@ impl HostPorts {
     ) -> Result<(), Failure> {
         let taken = self.claims.take(&asked.id, asked.attempt, asked.function);
         let taken = taken.map_err(|refused| told(asked, &refused))?;
-        for other in &taken.displaced {
-            self.evict(other).await?;
-        }
         let _alone = self.node.locks.lock(&asked.id.host_link()).await;
         let abandoned = Abandoned {
             lost: &taken.lost,
             given_up,
         };
         let done = self
-            .attach_alone(asked, wiring, stages, deadline, &abandoned)
+            .attach_alone(asked, &taken, wiring, stages, deadline, &abandoned)
             .await;
         if done.is_err() {
             self.undo(&asked.id).await;
@@ -150,10 +147,12 @@ impl HostPorts {
         done
     }
 
-    /// Row → wiring to the host → port, link up → flows in place, journal alongside. The caller holds the attachment's lock.
+    /// Row → the function is its own → wiring to the host → port, link up → flows in place, journal alongside. The caller holds the
+    /// attachment's lock; that of an older one is taken inside it, so that no two can wait for each other.
     async fn attach_alone(
         &self,
         asked: &Asked,
+        taken: &Taken<'_>,
         wiring: oneshot::Sender<proto::Wiring>,
         stages: &mut Stages,
         deadline: Instant,
@@ -164,6 +163,10 @@ impl HostPorts {
         let representor = found.remove(&asked.function).unwrap_or_else(none)?;
         let preparing = abandoned.or(self.prepare(asked, representor, deadline));
         let prepared = stages.measure("wait_row", preparing).await?;
+        let displaced = taken.hold().map_err(|refused| told(asked, &refused))?;
+        for other in &displaced {
+            self.evict(other).await?;
+        }
         // A host that has gone is noticed by the token.
         let _ = wiring.send(prepared.wiring.clone());
         fail_point!("dpu::begun");

@@ -155,8 +155,8 @@ async fn one_of_set(
     representor: Result<Representor, Failure>,
 ) -> Result<Done, Failure> {
     let (id, attempt) = (&asked.id, asked.attempt);
-    let taken = ports.claims.take_of_set(id, attempt, asked.function);
-    for other in &taken.displaced {
+    let (_taken, displaced) = ports.claims.take_of_set(id, attempt, asked.function);
+    for other in &displaced {
         ports.evict(other).await?;
     }
     let _alone = ports.node.locks.lock(&id.host_link()).await;

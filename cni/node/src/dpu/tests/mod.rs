@@ -231,7 +231,6 @@ fn the_younger_attempt_takes_function_and_port_and_the_older_ones_requests_touch
             let card = Card::start(2).await;
             let dpu = card.dpu().await;
             card.allocate(&WEB, HOST, 5);
-            card.allocate(&OTHER, HOST, 7);
             card.world.allocate(&DB, "eth0", "default", 6);
             sandbox("db");
             ask(&dpu.node, &request(Command::Add, &DB, "db", "eth0"))
@@ -243,7 +242,19 @@ fn the_younger_attempt_takes_function_and_port_and_the_older_ones_requests_touch
             let new = Ask::new(&OTHER, "s2", 0, 6);
             let failure = dpu.attach(&Ask { attempt: 4, ..new }).await.unwrap_err();
             assert_eq!(failure.reason, Reason::OldAttempt, "{failure}");
-            let wiring = dpu.attach(&new).await.unwrap();
+            // Until its row is there it takes nothing from anybody.
+            let patience = Duration::from_millis(300);
+            let early = dpu.attach_within(HOST, new.message(), patience).await;
+            assert_eq!(early.unwrap_err().reason, Reason::NoPort);
+            dpu.check(&old).await.unwrap();
+            let row = async {
+                eventually("the claim", || dpu.ports.claims.is_active(&id("s2"))).await;
+                dpu.check(&old).await.unwrap();
+                card.allocate(&OTHER, HOST, 7);
+            };
+            let (wiring, ()) = tokio::join!(dpu.attach(&new), row);
+            let wiring = wiring.unwrap();
+            assert!(dpu.node.store.get(&id("s1")).is_none());
             place(0, "new", "eth0", &wiring);
             sh("ip netns exec new ping -c1 -W5 10.244.0.6");
             for attempt in [5, 9] {
