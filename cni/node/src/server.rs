@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cni_bin::cni::CNIResult;
 use cni_bin::code;
 use cni_bin::wire::{Command, MAX_BYTES, Reply, Request};
 use daemon::socket::Socket;
@@ -14,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::call::{Call, Devices};
+use crate::attachment::AttachmentId;
+use crate::call::{Add, Call, Check, Devices};
 use crate::error::{Error, chain};
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -40,13 +42,66 @@ pub(crate) trait Operations: Send + Sync + 'static {
     /// ADDs that wait.
     fn under_way(&self) -> &UnderWay;
 
+    /// Serves an ADD.
+    fn add(
+        &self,
+        add: &Add,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<CNIResult, Error>> + Send;
+
+    /// Serves a DEL.
+    fn del(
+        &self,
+        id: &AttachmentId,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Serves a CHECK.
+    fn check(
+        &self,
+        check: &Check,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Serves a GC. `valid`: the attachments that the runtime knows; none = it does not say.
+    fn gc(
+        &self,
+        network: &str,
+        valid: Option<&[AttachmentId]>,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Serves a STATUS.
+    fn status(&self) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Performs one; the document of an ADD.
     fn perform(
         &self,
         call: Call,
         stages: &mut Stages,
         deadline: Instant,
-    ) -> impl Future<Output = Result<Option<Box<RawValue>>, Error>> + Send;
+    ) -> impl Future<Output = Result<Option<Box<RawValue>>, Error>> + Send {
+        async move {
+            match call {
+                Call::Add(add) => {
+                    let adding = Box::pin(self.add(&add, stages, deadline));
+                    let result = adding.await?;
+                    return wiring::document(add.version, &result).map(Some);
+                }
+                Call::Del { id } => self.del(&id, stages, deadline).await?,
+                Call::Check(check) => self.check(&check, deadline).await?,
+                Call::Gc { network, valid } => {
+                    self.gc(&network, valid.as_deref(), stages, deadline)
+                        .await?;
+                }
+                Call::Status => self.status().await?,
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// Serves until told to stop, then ends what is under way.
@@ -180,25 +235,40 @@ impl Operations for Node {
         &self.under_way
     }
 
-    async fn perform(
+    async fn add(
         &self,
-        call: Call,
+        add: &Add,
         stages: &mut Stages,
         deadline: Instant,
-    ) -> Result<Option<Box<RawValue>>, Error> {
-        match call {
-            Call::Add(add) => {
-                let result = attach::add(self, &add, stages, deadline).await?;
-                return wiring::document(add.version, &result).map(Some);
-            }
-            Call::Del { id } => detach::del(self, &id, stages, deadline).await?,
-            Call::Check(check) => check::check(self, &check, deadline).await?,
-            Call::Gc { network, valid } => {
-                gc::gc(self, &network, valid.as_deref(), stages, deadline).await?;
-            }
-            Call::Status => status::status(self).await?,
-        }
-        Ok(None)
+    ) -> Result<CNIResult, Error> {
+        attach::add(self, add, stages, deadline).await
+    }
+
+    async fn del(
+        &self,
+        id: &AttachmentId,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        detach::del(self, id, stages, deadline).await
+    }
+
+    async fn check(&self, check: &Check, deadline: Instant) -> Result<(), Error> {
+        check::check(self, check, deadline).await
+    }
+
+    async fn gc(
+        &self,
+        network: &str,
+        valid: Option<&[AttachmentId]>,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        gc::gc(self, network, valid, stages, deadline).await
+    }
+
+    async fn status(&self) -> Result<(), Error> {
+        status::status(self).await
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use channel::Link;
+use cni_bin::cni::CNIResult;
 use cni_bin::code;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,7 +13,8 @@ use super::card::Card;
 use super::metrics::Metrics as HostMetrics;
 use super::record::Record;
 use super::{attach, check, detach, gc, status};
-use crate::call::{Call, Devices};
+use crate::attachment::AttachmentId;
+use crate::call::{Add, Check, Devices};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::netns::Netns;
@@ -21,7 +22,6 @@ use crate::server::Operations;
 use crate::stages::Stages;
 use crate::store::Store;
 use crate::under_way::UnderWay;
-use crate::wiring::document;
 use daemon::keyed::Locks;
 
 /// The sandbox of the host's own interface, as the DPU knows it.
@@ -113,26 +113,40 @@ impl Operations for HostNode {
         &self.under_way
     }
 
-    async fn perform(
+    async fn add(
         &self,
-        call: Call,
+        add: &Add,
         stages: &mut Stages,
         deadline: Instant,
-    ) -> Result<Option<Box<RawValue>>, Error> {
-        match call {
-            Call::Add(add) => {
-                let adding = Box::pin(attach::add(self, &add, stages, deadline));
-                let result = adding.await?;
-                return document(add.version, &result).map(Some);
-            }
-            Call::Del { id } => detach::del(self, &id, stages, deadline).await?,
-            Call::Check(check) => check::check(self, &check, deadline).await?,
-            Call::Gc { network, valid } => {
-                gc::gc(self, &network, valid.as_deref(), stages, deadline).await?;
-            }
-            Call::Status => status::status(self)?,
-        }
-        Ok(None)
+    ) -> Result<CNIResult, Error> {
+        attach::add(self, add, stages, deadline).await
+    }
+
+    async fn del(
+        &self,
+        id: &AttachmentId,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        detach::del(self, id, stages, deadline).await
+    }
+
+    async fn check(&self, check: &Check, deadline: Instant) -> Result<(), Error> {
+        check::check(self, check, deadline).await
+    }
+
+    async fn gc(
+        &self,
+        network: &str,
+        valid: Option<&[AttachmentId]>,
+        stages: &mut Stages,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        gc::gc(self, network, valid, stages, deadline).await
+    }
+
+    async fn status(&self) -> Result<(), Error> {
+        status::status(self)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use channel::proto::Reason;
+use channel::proto::{Reason, Wiring};
 use cni_bin::wire::Command;
 use daemon::readiness::Readiness;
 use prometheus_client::registry::Registry;
@@ -61,6 +61,33 @@ async fn peer(card: &Card, dpu: &Dpu) {
     ask(&dpu.node, &request(Command::Add, &DB, "db", "eth0"))
         .await
         .unwrap();
+}
+
+/// A pod of the host in namespace `web`, and one of the DPU that it talks to; the loops run.
+struct Served {
+    card: Card,
+    dpu: Dpu,
+    web: Ask,
+    wiring: Wiring,
+    loops: Loops,
+}
+
+async fn served() -> Served {
+    let card = Card::start(1).await;
+    let dpu = card.dpu().await;
+    peer(&card, &dpu).await;
+    card.allocate(&WEB, HOST, 5);
+    let web = Ask::new(&WEB, "s1", 0, 1);
+    let loops = Loops::start(&dpu).await;
+    let wiring = dpu.attach(&web).await.unwrap();
+    place(0, "web", "eth0", &wiring);
+    Served {
+        card,
+        dpu,
+        web,
+        wiring,
+        loops,
+    }
 }
 
 fn pings(netns: &str) -> bool {
@@ -203,14 +230,13 @@ fn a_representor_that_vanishes_and_comes_back_works_without_anybodys_help() {
     sandboxed(
         "dpu::tests::recovery::a_representor_that_vanishes_and_comes_back_works_without_anybodys_help",
         async {
-            let card = Card::start(1).await;
-            let dpu = card.dpu().await;
-            peer(&card, &dpu).await;
-            card.allocate(&WEB, HOST, 5);
-            let web = Ask::new(&WEB, "s1", 0, 1);
-            let loops = Loops::start(&dpu).await;
-            let wiring = dpu.attach(&web).await.unwrap();
-            place(0, "web", "eth0", &wiring);
+            let Served {
+                card,
+                dpu,
+                wiring,
+                loops,
+                ..
+            } = served().await;
             assert!(pings("web"));
             for _ in 0..2 {
                 let before = card.world.ovn.vsctl("get Interface pf0vf0 _uuid");
@@ -253,14 +279,13 @@ fn a_database_that_was_wiped_gets_its_ports_back() {
     sandboxed(
         "dpu::tests::recovery::a_database_that_was_wiped_gets_its_ports_back",
         async {
-            let card = Card::start(1).await;
-            let dpu = card.dpu().await;
-            peer(&card, &dpu).await;
-            card.allocate(&WEB, HOST, 5);
-            let web = Ask::new(&WEB, "s1", 0, 1);
-            let wiring = dpu.attach(&web).await.unwrap();
-            place(0, "web", "eth0", &wiring);
-            let loops = Loops::start(&dpu).await;
+            let Served {
+                card,
+                dpu,
+                web,
+                loops,
+                ..
+            } = served().await;
             let lost = Instant::now();
             // ovn-controller makes the bridge again.
             card.world.ovn.vsctl("del-br br-int");
