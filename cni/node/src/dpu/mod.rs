@@ -65,8 +65,8 @@ const REFUSALS: usize = 64;
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "dpu-flags")]
 pub(crate) struct Args {
-    /// How the card's functions are found on this DPU.
-    #[arg(long, env = "OUTBOARD_REPRESENTORS", value_enum, default_value_t = Kind::Veth)]
+    /// How the card's functions are found on this DPU. The host's --card must be of the same kind.
+    #[arg(long, env = "OUTBOARD_REPRESENTORS", value_enum, default_value_t = Kind::Switchdev)]
     pub(crate) representors: Kind,
     /// The card's uplink by link or PCI address; needed where there are several cards.
     #[arg(long, env = "OUTBOARD_UPLINK", value_delimiter = ',')]

@@ -100,12 +100,12 @@ pub(crate) trait Provider: Send + Sync + 'static {
 /// Flag `--representors`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// The emulated card: a veth pair per function.
-    Veth,
     /// The kernel knows the card's switch: each function of the host has a link here.
     Switchdev,
     /// Yusur's cards: DPDK drives them.
     Yusur,
+    /// The emulated card (--card veth of the host): a veth pair per function.
+    Veth,
 }
 
 /// The provider of a kind. `sysfs` is where the kernel's sysfs is mounted, `uplinks` are those of the card where there are several.
