@@ -1,10 +1,12 @@
 //! What this node is in the network: decided once, at the start.
 
+use std::path::Path;
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
-use api::pairing::{Pairing, Side};
+use api::pairing::{PAIRING_FILE, Pairing, Side};
 
 use crate::config::{Mode, Run};
 use crate::pairing;
@@ -21,23 +23,39 @@ pub(crate) enum Part {
     Dpu,
 }
 
-/// Decides by the flags and, with `auto`, by the pair that this node is in.
+/// Decides by the flags and, with `auto`, by the pair that this node is in; the log says why.
 ///
 /// # Errors
 /// The pair is asked for and cannot be read.
 pub(crate) fn decide(args: &Run) -> anyhow::Result<Part> {
-    let part = match args.mode {
-        Mode::Default => Part::Default,
-        Mode::Host => Part::Host,
-        Mode::Dpu => Part::Dpu,
+    let (part, why) = match args.mode {
+        Mode::Default => (Part::Default, "--mode says so".to_owned()),
+        Mode::Host => (Part::Host, "--mode says so".to_owned()),
+        Mode::Dpu => (Part::Dpu, "--mode says so".to_owned()),
         Mode::Auto => {
-            let pair = pairing::read(&args.channel_identity_dir).map_err(anyhow::Error::msg)?;
-            let part = of(pair.as_ref(), &args.node_name);
-            info!(?part, "this node's part was found out");
-            part
+            let directory = &args.channel_identity_dir;
+            let pair = pairing::read(directory).map_err(anyhow::Error::msg)?;
+            let node = &args.node_name;
+            (of(pair.as_ref(), node), why(pair.as_ref(), node, directory))
         }
     };
+    info!("cni-node serves this node as {}: {why}", part.words());
     Ok(part)
+}
+
+/// Why a node is what [`of`] says, for people.
+fn why(pair: Option<&Pairing>, node: &str, directory: &Path) -> String {
+    let file = directory.join(PAIRING_FILE);
+    let file = file.display();
+    let Some(pair) = pair else {
+        return format!("there is no {file}, so no Dpu object names it");
+    };
+    let (dpu, host) = (&pair.dpu, &pair.host);
+    match pair.side(node) {
+        Some(Side::Host) => format!("{file} says that its DPU is {dpu}"),
+        Some(Side::Dpu) => format!("{file} says that its host is {host}"),
+        None => format!("{file} is of DPU {dpu} and host {host}, and it is neither"),
+    }
 }
 
 fn of(pair: Option<&Pairing>, node: &str) -> Part {
@@ -102,6 +120,32 @@ mod tests {
         assert_eq!(of(None, "h1"), Part::Default);
         assert_eq!(contradiction(Part::Host, Some(&pair), "h1"), None);
         assert_eq!(contradiction(Part::Host, None, "h1"), None);
+        let why = |pair, node| why(pair, node, Path::new("/channel"));
+        let sentences = [
+            (
+                Some(&pair),
+                "h1",
+                "/channel/pairing.json says that its DPU is d1",
+            ),
+            (
+                Some(&pair),
+                "d1",
+                "/channel/pairing.json says that its host is h1",
+            ),
+            (
+                Some(&pair),
+                "m",
+                "/channel/pairing.json is of DPU d1 and host h1, and it is neither",
+            ),
+            (
+                None,
+                "m",
+                "there is no /channel/pairing.json, so no Dpu object names it",
+            ),
+        ];
+        for (pair, node, sentence) in sentences {
+            assert_eq!(why(pair, node), sentence);
+        }
         let sentence = contradiction(Part::Default, Some(&pair), "h1").unwrap();
         assert!(sentence.contains("restart cni-node"), "{sentence}");
     }

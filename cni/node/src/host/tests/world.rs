@@ -127,18 +127,22 @@ pub(super) fn at_home() -> Vec<String> {
 
 /// Writes the file that says who is whose DPU, or removes it.
 pub(super) fn pair(home: &Path, there: bool) {
-    let file = home.join("h1/pairing.json");
     if !there {
-        return std::fs::remove_file(file).unwrap();
+        return std::fs::remove_file(home.join("h1/pairing.json")).unwrap();
     }
+    pair_of(home, "d1", "h1");
+}
+
+/// Writes that file.
+pub(super) fn pair_of(home: &Path, dpu: &str, host: &str) {
     let address: SocketAddr = ADDRESS.parse().unwrap();
     let text = format!(
-        r#"{{"dpu":"d1","host":"h1","address":"{}","port":{},"controller":null,"uid":"u"}}"#,
+        r#"{{"dpu":"{dpu}","host":"{host}","address":"{}","port":{},"controller":null,"uid":"u"}}"#,
         address.ip(),
         address.port()
     );
     std::fs::write(home.join("h1/.new"), text).unwrap();
-    std::fs::rename(home.join("h1/.new"), file).unwrap();
+    std::fs::rename(home.join("h1/.new"), home.join("h1/pairing.json")).unwrap();
 }
 
 /// The host's cni-node.
@@ -156,7 +160,7 @@ impl Host {
         let mut registry = Registry::default();
         let rounds = Rounds::register(&mut registry);
         let readiness = Readiness::default();
-        let host = assemble(&flags(home), &mut registry, &stop).unwrap();
+        let host = assemble(&flags(home, &["--mode=host"]), &mut registry, &stop).unwrap();
         let node = Arc::clone(&host.node);
         let pace = |name| Pace::new(name, &rounds, &readiness, stop.clone());
         let tasks = TaskTracker::new();
@@ -195,13 +199,13 @@ impl Host {
     }
 }
 
-fn flags(home: &Path) -> Run {
+/// Flags of cni-node, and more of them.
+pub(super) fn flags(home: &Path, more: &[&str]) -> Run {
     let path = |name: &str| home.join(name).display().to_string();
     let functions = FUNCTIONS.to_string();
     let words = [
         "cni-node",
         "run",
-        "--mode=host",
         "--node-name=h1",
         "--card=veth",
         "--card-netns=/run/netns/dpu",
@@ -214,7 +218,7 @@ fn flags(home: &Path) -> Run {
         "--boot-id-file",
         &path("boot-id"),
     ];
-    let config = Config::try_parse_from(words).unwrap();
+    let config = Config::try_parse_from(words.iter().chain(more)).unwrap();
     config.check().unwrap();
     match config.command {
         Command::Run(run) => *run,
