@@ -10,9 +10,18 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Files by feature. Imports come by themselves.
-const FILES: [(&str, &[&str]); 4] = [
+const FILES: [(&str, &[&str]); 5] = [
     ("CSI", &["csi/v1/csi.proto"]),
     ("KUBELET", &["kubelet/pluginregistration/v1/api.proto"]),
+    (
+        "KUBEVIRT",
+        &[
+            "kubevirt/hooks/info/info.proto",
+            "kubevirt/hooks/v1alpha1/callbacks.proto",
+            "kubevirt/hooks/v1alpha2/callbacks.proto",
+            "kubevirt/hooks/v1alpha3/callbacks.proto",
+        ],
+    ),
     (
         "OPI",
         &[

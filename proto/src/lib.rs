@@ -1,4 +1,4 @@
-//! The wire: gRPC services of CSI, OPI, kubelet's plugin registration, and our own.
+//! The wire: gRPC services of CSI, OPI, kubelet's plugin registration, KubeVirt's hooks, and our own.
 //!
 //! The .proto files lie in `proto/`. Those of others are written by us from the published interfaces: the same packages, names,
 //! numbers and types (`tests/wire.rs` compares them with `tests/published/`), our own comments. `build.rs` compiles them.
@@ -8,9 +8,10 @@
 //! | `csi` | [`csi::v1`] | `csi.v1` 1.13 |
 //! | `opi` | [`opi::storage::v1`] | `opi_api.storage.v1` |
 //! | `kubelet` | [`kubelet::pluginregistration::v1`] | `pluginregistration` |
+//! | `kubevirt` | [`kubevirt::hooks::info`], [`kubevirt::hooks::v1alpha1`] to [`kubevirt::hooks::v1alpha3`] | `kubevirt.hooks.*` |
 //! | `outboard` | [`volume::v1`], [`attacher::v1`], [`node::v1`], [`card::v1`], [`dpu::v1`] | `outboard.*.v1` |
 //!
-//! **Secrets.** A message that holds one (`csi_secret`, keys of OPI, mount flags) prints it as `[redacted, N keys]`, whoever prints it
+//! **Secrets.** A message that holds one (`csi_secret`, keys of OPI, mount flags, cloud-init's data) prints it as `[redacted, N keys]`, whoever prints it
 //! or what it is part of. There is no other way from a message to text: nothing here knows serde. Our own messages carry no secrets,
 //! only names of files on the machine that uses them.
 //!
@@ -23,6 +24,7 @@
     not(all(
         feature = "csi",
         feature = "kubelet",
+        feature = "kubevirt",
         feature = "opi",
         feature = "outboard"
     )),
@@ -30,7 +32,7 @@
 )]
 
 pub mod deadline;
-#[cfg(any(feature = "csi", feature = "opi"))]
+#[cfg(any(feature = "csi", feature = "kubevirt", feature = "opi"))]
 mod redact;
 pub mod uds;
 
@@ -43,6 +45,9 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 #[allow(unused_macros, reason = "with no feature nobody uses it")]
 macro_rules! package {
     ($name:literal, $doc:literal) => {
+        package!($name, v1, $doc);
+    };
+    ($name:literal, $module:ident, $doc:literal) => {
         #[doc = $doc]
         #[allow(
             missing_docs,
@@ -56,7 +61,7 @@ macro_rules! package {
             rustdoc::broken_intra_doc_links,
             rustdoc::bare_urls
         )]
-        pub mod v1 {
+        pub mod $module {
             include!(concat!(env!("OUT_DIR"), "/", $name, ".rs"));
             include!(concat!(env!("OUT_DIR"), "/", $name, ".debug.rs"));
         }
@@ -78,6 +83,30 @@ pub mod kubelet {
     /// How a plugin announces itself.
     pub mod pluginregistration {
         package!("pluginregistration", "The service Registration.");
+    }
+}
+
+/// What KubeVirt asks of sidecars.
+#[cfg(feature = "kubevirt")]
+pub mod kubevirt {
+    /// Hook sidecars of virt-launcher.
+    pub mod hooks {
+        package!("kubevirt.hooks.info", info, "The service Info.");
+        package!(
+            "kubevirt.hooks.v1alpha1",
+            v1alpha1,
+            "The service Callbacks: the domain."
+        );
+        package!(
+            "kubevirt.hooks.v1alpha2",
+            v1alpha2,
+            "The service Callbacks: the domain and cloud-init's data."
+        );
+        package!(
+            "kubevirt.hooks.v1alpha3",
+            v1alpha3,
+            "The service Callbacks: the domain, cloud-init's data, the end."
+        );
     }
 }
 

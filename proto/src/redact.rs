@@ -25,7 +25,7 @@ impl Redacted {
     }
 
     /// A string or bytes.
-    #[cfg(feature = "opi")]
+    #[cfg(any(feature = "kubevirt", feature = "opi"))]
     pub(crate) fn bytes(count: usize) -> Self {
         Self { count, of: "bytes" }
     }

@@ -2,7 +2,7 @@
 //!
 //! `published/<package>.txt` has one line per fact of the published interface, derived from its descriptors by a program; this
 //! derives the same lines from ours. Derived from: container-storage-interface/spec v1.13.0, opiproject/opi-api 436ae83,
-//! kubernetes/kubelet 63b3249 (pluginregistration/v1), and googleapis-common-protos 1.76.0, of which only the part that our files use. A line:
+//! kubernetes/kubelet 63b3249 (pluginregistration/v1), kubevirt/kubevirt d923fdb (pkg/hooks), and googleapis-common-protos 1.76.0, of which only the part that our files use. A line:
 //!
 //! * `message`, `enum`, `service`: name, options
 //! * `field`: name, number, label (`singular`, `optional`, `repeated`, `map`, `oneof:<name>`), type, options
@@ -267,6 +267,26 @@ fn plugin_registration_is_the_published_interface() {
     check(
         "pluginregistration",
         include_str!("published/pluginregistration.txt"),
+    );
+}
+
+#[test]
+fn hooks_of_kubevirt_are_the_published_interface() {
+    check(
+        "kubevirt.hooks.info",
+        include_str!("published/kubevirt.hooks.info.txt"),
+    );
+    check(
+        "kubevirt.hooks.v1alpha1",
+        include_str!("published/kubevirt.hooks.v1alpha1.txt"),
+    );
+    check(
+        "kubevirt.hooks.v1alpha2",
+        include_str!("published/kubevirt.hooks.v1alpha2.txt"),
+    );
+    check(
+        "kubevirt.hooks.v1alpha3",
+        include_str!("published/kubevirt.hooks.v1alpha3.txt"),
     );
 }
 

@@ -1,0 +1,117 @@
+//! The rewriting of a domain XML, as text: what is not ours stays byte for byte.
+//!
+//! KubeVirt calls a hook more than once, with the hook's own answer in between passed through a Go struct that knows no vhost-user
+//! socket. So each thing of ours is found by its alias (`ua-<name>`) and written anew as a whole, wherever it comes from; done twice, nothing
+//! changes. Not a tree that is printed again, but byte ranges that are replaced: libvirt gets every element that KubeVirt or another
+//! sidecar put there, also those that neither this shim nor KubeVirt's struct knows.
+
+mod disk;
+mod interface;
+mod layout;
+mod memory;
+mod mtu;
+mod tree;
+
+use crate::resolver::{LONGEST_PATH, Nic, Plug};
+use crate::vmi::Vmi;
+
+/// A volume that becomes a vhost-user-blk disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// The volume's name, which is its disk's, too.
+    pub volume: String,
+    /// The socket that a storage daemon serves, as `compute` sees it.
+    pub path: String,
+    /// Request queues; the daemon must serve as many.
+    pub queues: u32,
+}
+
+impl Block {
+    /// The volumes that an annotation's value names: `data, logs:4`, the number of queues behind a colon. Sockets lie below `hooks`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the value.
+    pub fn asked(value: &str, hooks: &str) -> Result<Vec<Self>, String> {
+        let words = value.split(',').map(str::trim).filter(|w| !w.is_empty());
+        words.map(|word| Self::one(word, hooks)).collect()
+    }
+
+    fn one(word: &str, hooks: &str) -> Result<Self, String> {
+        let (volume, queues) = word.split_once(':').unwrap_or((word, "1"));
+        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        if volume.is_empty() || volume.starts_with('.') || !volume.chars().all(label) {
+            return Err(format!("{volume:?} is no name of a volume"));
+        }
+        let queues = queues.parse().ok().filter(|n| (1..=256).contains(n));
+        let path = format!("{hooks}/outboard/blk/{volume}.sock");
+        if path.len() > LONGEST_PATH {
+            return Err(format!(
+                "the path {path} is too long for a socket; name the volume shorter"
+            ));
+        }
+        Ok(Self {
+            queues: queues.ok_or_else(|| format!("{word:?}: queues are a number from 1 to 256"))?,
+            volume: volume.to_owned(),
+            path,
+        })
+    }
+}
+
+/// Why a domain can't be rewritten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not XML.
+    #[error(
+        "the domain XML is not well formed at byte {at}: {fault}; whoever was called before this sidecar may have spoilt it"
+    )]
+    Malformed {
+        /// Where, in bytes.
+        at: usize,
+        /// What.
+        fault: String,
+    },
+    /// XML of something else.
+    #[error("the XML is no libvirt domain: {fault}")]
+    NotADomain {
+        /// What is missing.
+        fault: &'static str,
+    },
+    /// A disk that can't be vhost-user-blk.
+    #[error("volume {volume} can't be a vhost-user-blk disk: {fault}")]
+    Disk {
+        /// The volume.
+        volume: String,
+        /// Why, and what to do.
+        fault: &'static str,
+    },
+}
+
+/// The domain XML with the interfaces `nics` plugged as they say, the volumes `blocks` as vhost-user-blk disks, and, if anything of
+/// that is vhost-user, with the guest's memory shared: without it the VM starts, boots, and loses every packet.
+///
+/// # Errors
+///
+/// Every [`Error`]; the XML is whole or not at all rewritten.
+pub fn rewrite(xml: &str, vmi: &Vmi, nics: &[Nic], blocks: &[Block]) -> Result<String, Error> {
+    let mut text = xml.to_owned();
+    for nic in nics {
+        text = interface::put(&text, vmi, nic)?;
+        text = mtu::put(&text, nic)?;
+    }
+    for block in blocks {
+        text = disk::put(&text, block)?;
+    }
+    let vhost_user = |nic: &Nic| matches!(nic.plug, Plug::VhostUser { .. });
+    if !blocks.is_empty() || nics.iter().any(vhost_user) {
+        text = memory::share(&text)?;
+    } else {
+        tree::Document::parse(&text)?.devices()?;
+    }
+    Ok(text)
+}
+
+/// The alias of a thing that the VM's author named: libvirt keeps such aliases as they are.
+fn alias(name: &str) -> String {
+    format!("ua-{name}")
+}
