@@ -22,6 +22,8 @@ pub const TABLES: &[(&str, &[&str])] = &[
             "type",
             "addresses",
             "port_security",
+            "dhcpv4_options",
+            "dhcpv6_options",
             "options",
             "external_ids",
         ],
@@ -39,7 +41,14 @@ pub const TABLES: &[(&str, &[&str])] = &[
     ),
     (
         "Logical_Router_Port",
-        &["name", "mac", "networks", "options", "external_ids"],
+        &[
+            "name",
+            "mac",
+            "networks",
+            "ipv6_ra_configs",
+            "options",
+            "external_ids",
+        ],
     ),
     (
         "Logical_Router_Policy",
@@ -75,6 +84,7 @@ pub const TABLES: &[(&str, &[&str])] = &[
             "external_ids",
         ],
     ),
+    ("DHCP_Options", &["cidr", "options", "external_ids"]),
     ("Load_Balancer_Group", &["name", "load_balancer"]),
 ];
 

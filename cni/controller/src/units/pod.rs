@@ -1,5 +1,6 @@
 //! A pod's rows: one logical switch port for each interface.
 
+use super::dhcp;
 use crate::index::{Index, NadEntry, Place, PodEntry, unpaired};
 use crate::ipam::{Port, Wish, with_prefix};
 use crate::rows::{DesiredRow, Problem, RowId};
@@ -212,12 +213,14 @@ pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> 
         .collect();
     let addresses = addresses.join(" ");
     let options = [("iface-id-ver", &*pod.uid), ("requested-chassis", &chassis)];
-    keep.set("name", &*port.lsp)
+    let row = keep
+        .set("name", &*port.lsp)
         .set("addresses", addresses.as_str())
         .set("port_security", addresses.as_str())
         .set("options", Datum::from(BTreeMap::from(options)))
         .set("external_ids", Datum::from(facts.encode()))
-        .parent(RowId::new("Logical_Switch", &*port.subnet), "ports")
+        .parent(RowId::new("Logical_Switch", &*port.subnet), "ports");
+    dhcp::answered(row, &port.subnet, pod.vm.is_some(), &assigned.ips)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! A Subnet's rows: its logical switch and the two ends of its router port.
+//! A Subnet's rows: its logical switch, the two ends of its router port, and what VMs in it are answered ([`super::dhcp`]).
 
+use super::dhcp;
 use crate::index::{Index, SubnetEntry};
 use crate::rows::{DesiredRow, Problem, RowId};
 use api::names::{self, DEFAULT_SUBNET, DEFAULT_VPC, JOIN_SUBNET};
 use api::{Layout, Mac};
 use ipnet::IpNet;
+use ovsdb::Datum;
 
 /// The rows of the Subnet `name`.
 pub fn desired(index: &Index, name: &str) -> Result<Vec<DesiredRow>, Problem> {
@@ -31,6 +33,10 @@ pub fn desired(index: &Index, name: &str) -> Result<Vec<DesiredRow>, Problem> {
                 .map(|(cidr, gateway)| format!("{gateway}/{}", cidr.prefix_len()))
                 .collect::<Vec<_>>(),
         )
+        .set(
+            "ipv6_ra_configs",
+            Datum::map(dhcp::advertisements(layout, subnet.spec.mtu)),
+        )
         .parent(RowId::new("Logical_Router", vpc), "ports");
 
     let switch_port = names::switch_router_port(name);
@@ -40,7 +46,9 @@ pub fn desired(index: &Index, name: &str) -> Result<Vec<DesiredRow>, Problem> {
         .set("addresses", ["router"])
         .keys("options", [("router-port", router_port.as_str())])
         .parent(RowId::new("Logical_Switch", name), "ports");
-    Ok(vec![switch, router_end, switch_end])
+    let mut rows = vec![switch, router_end, switch_end];
+    rows.extend(dhcp::rows(name, layout, subnet.spec.mtu));
+    Ok(rows)
 }
 
 /// The subnet's addresses, if nothing speaks against putting them on the VPC's router.

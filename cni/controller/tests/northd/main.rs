@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod dhcp;
 mod ovn;
 mod world;
 

@@ -11,7 +11,7 @@ use cni_controller::units::{node, service, subnet, vpc};
 use std::net::IpAddr;
 
 pub(crate) struct World {
-    index: Index,
+    pub(crate) index: Index,
 }
 
 /// Name, chassis, subnet and addresses of the pods.
