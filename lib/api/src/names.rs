@@ -60,6 +60,8 @@ pub const MODE_DPU: &str = "dpu";
 pub const ANNOTATION_CHASSIS: &str = "iaas.yusur.io/chassis";
 /// Condition of a host's Node: whether its DPU serves it.
 pub const NODE_DPU_READY: &str = "OutboardDpuReady";
+/// ConfigMap in our namespace: by a DPU's node, `<name>/<uid>` of its Dpu. Written by cni-controller, read by the API server's admission.
+pub const DPU_DIRECTORY: &str = "outboard-dpus";
 
 /// The `type` of our plugin in CNI configurations, and the file name of its binary.
 pub const CNI_TYPE: &str = "outboard";

@@ -91,7 +91,7 @@ pub struct NodeFacts {
     pub service_cidrs: Vec<IpNet>,
     /// The join subnet.
     pub join_cidrs: Vec<IpNet>,
-    /// Those of `pod_cidrs` whose traffic to the outside is masqueraded.
+    /// Those of `pod_cidrs` and `join_cidrs` whose traffic to the outside is masqueraded.
     pub nat_cidrs: Vec<IpNet>,
 }
 

@@ -6,11 +6,14 @@
 //!     └────────────────────────────── watches ◄──────────────────────────────────────┘
 //! ```
 //!
+//! And [`directory`] tells the API server which Dpu is whose.
+//!
 //! What follows of it for OVN's rows is the engine's business ([`crate::index::Place`]). Level-triggered: a plan made after the
 //! watches have shown what was applied is empty.
 
 mod apply;
 pub mod desired;
+pub mod directory;
 pub mod heartbeat;
 pub mod plan;
 
@@ -19,8 +22,10 @@ use crate::metrics::Metrics;
 use crate::report::{Notice, Reports, Subject};
 use crate::rows::Problem;
 use crate::shared::Shared;
+use api::names::{DPU_DIRECTORY, SYSTEM_NAMESPACE};
 use apply::apply;
 use desired::{Desired, desired};
+use directory::Directory;
 use heartbeat::Heartbeats;
 use jiff::Timestamp;
 use kube::Client;
@@ -61,6 +66,7 @@ pub struct Parts {
 /// Keeps what is said right until the token is cancelled, while it is this process's turn.
 pub async fn run(parts: Parts, mut turn: watch::Receiver<Turn>, stop: CancellationToken) {
     let mut heartbeats = Heartbeats::new(parts.patience);
+    let mut directory = Directory::default();
     loop {
         let may = async {
             let _ = turn
@@ -72,7 +78,7 @@ pub async fn run(parts: Parts, mut turn: watch::Receiver<Turn>, stop: Cancellati
             () = stop.cancelled() => return,
             () = may => {}
         }
-        let pause = round(&parts, &mut heartbeats, || {
+        let pause = round(&parts, &mut heartbeats, &mut directory, || {
             parts.candidate.is_current(*turn.borrow())
         })
         .await;
@@ -90,22 +96,37 @@ pub async fn run(parts: Parts, mut turn: watch::Receiver<Turn>, stop: Cancellati
                 // The next leader's numbers count.
                 parts.metrics.dpus.clear();
                 parts.metrics.unpaired_hosts.set(0);
+                directory.forget();
             }
         }
     }
 }
 
 /// One look and what follows from it. How long to wait before it is tried again; zero if all was done.
-async fn round(parts: &Parts, heartbeats: &mut Heartbeats, is_turn: impl Fn() -> bool) -> Duration {
-    let (desired, actions) = parts.shared.read(|index| {
+async fn round(
+    parts: &Parts,
+    heartbeats: &mut Heartbeats,
+    directory: &mut Directory,
+    is_turn: impl Fn() -> bool,
+) -> Duration {
+    let (desired, actions, entries) = parts.shared.read(|index| {
         let now = Instant::now();
         heartbeats.observe(index, now, Timestamp::now());
         let desired = desired(index, &heartbeats.pulses(now));
         let actions = plan(index, &desired, Timestamp::now());
-        (desired, actions)
+        (desired, actions, directory::entries(index))
     });
     measure(&parts.metrics, &desired);
     let mut pause = Duration::ZERO;
+    if is_turn()
+        && let Err(error) = directory.write(&parts.client, entries, RESYNC).await
+    {
+        let error = anyhow::Error::from(error);
+        tracing::warn!(
+            "ConfigMap {SYSTEM_NAMESPACE}/{DPU_DIRECTORY} was not written, so that new DPUs' Events are refused; it is tried again (apply manifests/base if it is not there): {error:#}"
+        );
+        pause = RETRY;
+    }
     for action in actions {
         if !is_turn() {
             return DEBOUNCE;

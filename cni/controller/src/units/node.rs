@@ -1,4 +1,8 @@
 //! A node's rows: the port of its `ob0` on the join switch and its pods' way out. A host's port is on its DPU's chassis.
+//!
+//! A process of a host reaches a Service whose endpoints are no pods through OVN: the join switch's load balancer names the endpoint,
+//! the router sends the packet out by the DPU's `ob0`, the DPU's kernel masquerades it, and the answer comes back the same way. A
+//! plain node can't do that (the packet would come back to the kernel that sent it): there cni-node redirects (`vip`).
 
 use super::vpc::{join_cidrs, match_set, nat_cidrs, of_family, pod_cidrs};
 use crate::index::{Index, Place, unpaired};
@@ -44,20 +48,30 @@ pub fn desired(
         .set("name", port_name.as_str())
         .set("type", "")
         .set("addresses", [addresses.join(" ")])
-        // Answers from the outside come in here with foreign source addresses: only the MAC is fixed.
-        .set("port_security", [mac.to_string()])
+        // Answers from the outside come in here with foreign source addresses: only the MAC is fixed. Not so by a host's: its
+        // pods' answers come in by its DPU's, and a host is not believed.
+        .set(
+            "port_security",
+            [if place.host.is_some() {
+                addresses.join(" ")
+            } else {
+                mac.to_string()
+            }],
+        )
         .keys("options", [("requested-chassis", place.chassis.as_str())])
         .set("external_ids", Datum::from(facts.encode()))
         .parent(RowId::new("Logical_Switch", JOIN_SUBNET), "ports");
 
-    // The packets of a host's pods are routed where its DPU's are, and leave with them.
+    // The packets of a host, and of its pods, are routed where its DPU's are, and leave with them.
     if place.host.is_some() {
         return Ok(vec![port]);
     }
-    let pods = pod_cidrs(index);
+    // Not pods alone: a host's own processes ask Services with endpoints outside by its `ob0`.
+    let mut leaving = pod_cidrs(index);
+    leaving.extend(join_cidrs(index));
     let way_out = |ip: &IpAddr| {
         let family = if ip.is_ipv4() { 4 } else { 6 };
-        let sources = of_family(&pods, family);
+        let sources = of_family(&leaving, family);
         // One chassis has the port, so one chassis has the flow.
         let here = format!("is_chassis_resident(\"{port_name}\")");
         (!sources.is_empty()).then(|| {
@@ -77,6 +91,13 @@ pub fn desired(
         .collect())
 }
 
+/// Whose packets leave with the node's address: pods', and those of the `ob0` of the host that a DPU serves.
+fn masqueraded(index: &Index) -> Vec<IpNet> {
+    let mut sources = nat_cidrs(index);
+    sources.extend(join_cidrs(index));
+    sources
+}
+
 /// What the node's daemon must know. None if the join subnet does not have these addresses.
 fn facts(index: &Index, place: &Place, mac: Mac, ips: &[IpAddr]) -> Option<PortFacts> {
     let join = index.subnets.get(JOIN_SUBNET)?;
@@ -94,7 +115,7 @@ fn facts(index: &Index, place: &Place, mac: Mac, ips: &[IpAddr]) -> Option<PortF
             pod_cidrs: pod_cidrs(index),
             service_cidrs: index.settings.service_cidrs.clone(),
             join_cidrs: join_cidrs(index),
-            nat_cidrs: nat_cidrs(index),
+            nat_cidrs: masqueraded(index),
         }),
         subnet: JOIN_SUBNET.to_owned(),
         mac,

@@ -9,7 +9,7 @@ use cni_controller::lease::Candidate;
 use cni_controller::pairs::{self, Parts};
 use cni_controller::{Turn, notices};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -146,6 +146,25 @@ impl World {
         self.dpus.delete(name, &now).await.unwrap();
     }
 
+    /// What is written down for the API server of a DPU's node, once it is so.
+    async fn is_written_down(&self, node: &str, dpu: Option<&str>) {
+        let entry = match dpu {
+            Some(name) => {
+                let uid = self.dpus.get(name).await.unwrap().metadata.uid.unwrap();
+                Some(format!("{name}/{uid}"))
+            }
+            None => None,
+        };
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), crate::site::SYSTEM);
+        until(
+            &maps,
+            "outboard-dpus",
+            &format!("{node}: {entry:?}"),
+            |map| map.data.as_ref().and_then(|data| data.get(node)) == entry.as_ref(),
+        )
+        .await;
+    }
+
     async fn events(&self, name: &str, count: usize) -> Vec<(String, String)> {
         let all: Api<Event> = Api::namespaced(self.client.clone(), "default");
         let of = ListParams::default().fields(&format!("regarding.name={name}"));
@@ -217,6 +236,7 @@ async fn a_host_waits_for_its_dpu(world: &World, site: &Site, d1: &str, h1: &str
     let pair = fresh("pair");
     world.dpu(&pair, d1, h1).await;
     world.says(&pair, PAIRED, "True", "Paired").await;
+    world.is_written_down(d1, Some(&pair)).await;
     world.says(&pair, READY, "Unknown", "NotReported").await;
     world
         .node_says(h1, Some(("Unknown", "NotReported")), Some(d1))
@@ -268,6 +288,12 @@ async fn a_host_waits_for_its_dpu(world: &World, site: &Site, d1: &str, h1: &str
     world.port_is(&port, d1, Some(h1)).await;
     world.beats(&pair, "True", 8).await;
     world.says(&pair, READY, "True", "Serving").await;
+    // At once: its heart will be lost again.
+    let serving = cni_controller::metrics::DpuState { reason: "Serving" };
+    assert_eq!(
+        world.controller.metrics.dpus.get_or_create(&serving).get(),
+        1
+    );
     let reasons: Vec<String> = world
         .events(&pair, 3)
         .await
@@ -275,11 +301,6 @@ async fn a_host_waits_for_its_dpu(world: &World, site: &Site, d1: &str, h1: &str
         .map(|(reason, _)| reason)
         .collect();
     assert_eq!(reasons, ["HeartbeatLost", "HostNotSeen", "NoFunctions"]);
-    let serving = cni_controller::metrics::DpuState { reason: "Serving" };
-    assert_eq!(
-        world.controller.metrics.dpus.get_or_create(&serving).get(),
-        1
-    );
 
     // It is deleted, and no port moves; made again, and all is as it was.
     world.delete(&pair).await;
@@ -328,6 +349,7 @@ async fn a_host_waits_for_its_dpu(world: &World, site: &Site, d1: &str, h1: &str
         .unwrap();
     world.node_says(h1, Some(("False", "NoDpu")), None).await;
     world.delete(&pair).await;
+    world.is_written_down(d1, None).await;
 }
 
 async fn two_claim_one_node(world: &World, d1: &str, h1: &str) {
@@ -363,6 +385,7 @@ async fn two_claim_one_node(world: &World, d1: &str, h1: &str) {
     assert_eq!(condition(&dpu, PAIRED).unwrap().reason, "Beaten");
     world.controller.turn.send_replace(Some(Instant::now()));
     world.says(&second, PAIRED, "True", "Paired").await;
+    world.is_written_down(&d2, Some(&second)).await;
     world
         .node_says(h1, Some(("True", "Serving")), Some(&d2))
         .await;

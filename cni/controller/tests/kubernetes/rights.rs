@@ -93,6 +93,23 @@ impl World<'_> {
         self.server.kubectl(token, &words, "")
     }
 
+    /// Whose Dpu is whose, as cni-controller does it.
+    fn writes_down(&self, node: &str, dpu: Option<(&str, &str)>) {
+        let entry = dpu.map(|(name, uid)| format!("{name}/{uid}"));
+        let patch = json!({"data": {node: entry}}).to_string();
+        let line = [
+            "patch",
+            "configmap",
+            "outboard-dpus",
+            "-n",
+            SYSTEM,
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        self.server.kubectl("admin", &line, "").unwrap();
+    }
+
     fn event(&self, token: &str, change: impl Fn(&mut Value)) -> Result<String, String> {
         let mut object = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"generateName": "dpu-", "namespace": "default"},
@@ -128,6 +145,8 @@ fn a_node_may_do_what_is_its_own_and_nothing_else() {
     let (own, other) = (fresh("pair"), fresh("pair"));
     let own_uid = world.dpu(&own, &world.d1, &world.h1);
     let other_uid = world.dpu(&other, &world.d2, &fresh("h"));
+    world.writes_down(&world.d1, Some((&own, &own_uid)));
+    world.writes_down(&world.d2, Some((&other, &other_uid)));
     let dpu = token(server, "cni-node-dpu", &world.d1);
     // The policies are compiled a moment after they are stored, and objects become parameters a moment after they are made.
     let about = |name: &str, uid: &str| {
@@ -156,6 +175,12 @@ fn a_node_may_do_what_is_its_own_and_nothing_else() {
             .kubectl("admin", &["delete", "dpu", name], "")
             .unwrap();
     }
+    // It has none any more.
+    world.writes_down(&world.d1, None);
+    server.eventually("the former Dpu to be nobody's", |_| {
+        let answer = world.event(&dpu, about(&own, &own_uid));
+        answer.is_err_and(|why| why.contains("by its name and uid"))
+    });
 }
 
 fn statuses(world: &World<'_>, dpu: &str, (own, other): (&str, &str)) {
@@ -233,6 +258,8 @@ fn events_are_about_its_own(
         ("another's name", regarding(other, own_uid)),
         ("another's uid", regarding(own, other_uid)),
         ("a uid of nobody", regarding(own, "x")),
+        ("nobody's name", regarding("nobody", own_uid)),
+        ("a Dpu that there is not", regarding("nobody", "y")),
     ] {
         let answer = world.event(dpu, with(&regarding));
         refused(what, answer, "by its name and uid");

@@ -122,6 +122,16 @@ fn packets_go_where_the_objects_say() {
             "pod to {outside}:\n{trace}"
         );
     }
+    // A host's own process asks a Service whose endpoints are no pods: out by a node's ob0.
+    for vip in ["10.96.0.13", "fd00:10:96::d"] {
+        let trace = ovn.trace("node/h1", &packet("h1", vip).tcp(443));
+        let by = ovn::outputs(&trace);
+        assert!(by == ["node/n1"] || by == ["node/n2"], "{vip}:\n{trace}");
+    }
+    // It speaks under its own address. A plain node hands on what comes from outside.
+    let forged = |from: &str| packet(from, "10.244.0.12").from("10.245.0.13").tcp(80);
+    check("a host as a pod", "node/h1", forged("h1"), &[]);
+    check("the outside", "node/n2", forged("n2"), &["a/p2/default"]);
     // A VPC of its own reaches its own pods and nothing else.
     check(
         "inside blue",
@@ -179,14 +189,14 @@ fn northd_makes_the_flows_of_every_protocol() {
         has(&[
             "lr_in_policy ",
             "priority=100",
-            "ip4.src == {10.244.0.0/16, 10.245.0.0/16}",
+            "ip4.src == {10.244.0.0/16, 10.245.0.0/16, 100.64.0.0/16}",
             &here,
             &format!("reg0 = {v4};"),
         ]);
         has(&[
             "lr_in_policy ",
             "priority=100",
-            "ip6.src == {fd00:10:244::/64}",
+            "ip6.src == {fd00:10:244::/64, fd00:100:64::/64}",
             &here,
             &format!("xxreg0 = {v6};"),
         ]);

@@ -98,6 +98,12 @@ impl World {
             (Protocol::Sctp, 36412, 36412),
             &[&["10.244.0.11", "10.244.0.12"]],
         );
+        world.add_service(
+            "outside",
+            &["10.96.0.13", "fd00:10:96::d"],
+            (Protocol::Tcp, 443, 6443),
+            &[&["198.18.9.9"], &["fd00:198:9::9"]],
+        );
         let key = ("a".to_owned(), "amf".to_owned());
         world.index.services.get_mut(&key).unwrap().affinity = Some(86_400);
         world
@@ -226,6 +232,14 @@ pub(crate) fn packet(from: &str, to: &str) -> Packet {
 }
 
 impl Packet {
+    /// With a source address that is not its sender's.
+    pub(crate) fn from(self, forged: &str) -> Self {
+        let (before, rest) = self.0.split_once(".src == ").unwrap();
+        let (mac, rest) = rest.split_once(".src == ").unwrap();
+        let (_, after) = rest.split_once(" && ").unwrap();
+        Self(format!("{before}.src == {mac}.src == {forged} && {after}"))
+    }
+
     pub(crate) fn tcp(self, port: u16) -> String {
         format!("{} && tcp && tcp.src == 40000 && tcp.dst == {port}", self.0)
     }

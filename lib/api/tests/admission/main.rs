@@ -388,6 +388,7 @@ fn roles(server: &ApiServer) {
         "patch csr --subresource=status",
         "create leases -n outboard-system",
         "update leases/cni-controller -n outboard-system",
+        "patch configmaps/outboard-dpus -n outboard-system",
     ];
     for what in controller_may {
         assert!(may("cni-controller", what), "cni-controller may not {what}");
@@ -402,6 +403,8 @@ fn roles(server: &ApiServer) {
         "delete subnets.iaas.yusur.io",
         "get secrets -n kube-system",
         "update leases/other -n outboard-system",
+        "patch configmaps/outboard-config -n outboard-system",
+        "get configmaps -n outboard-system",
         "create pods --subresource=exec",
     ];
     for what in controller_may_not {
