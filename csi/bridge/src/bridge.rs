@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::calls::Calls;
-use crate::card::{Card, Error, Result};
+use crate::card::{Card, Error, Look, Result};
 use crate::objects::{Objects, collection};
 use crate::resource::Resource;
 use crate::wanted;
@@ -108,7 +108,16 @@ impl Bridge {
     }
 
     /// Makes an object, or finds the equal one.
-    pub(crate) async fn create<R: Resource>(&self, mut wish: R, name: String) -> Result<R> {
+    pub(crate) async fn create<R: Resource>(&self, wish: R, name: String) -> Result<R> {
+        self.create_seen(wish, name).await.map(|(made, _)| made)
+    }
+
+    /// The same, with how its volume is then, if it is about one.
+    pub(crate) async fn create_seen<R: Resource>(
+        &self,
+        mut wish: R,
+        name: String,
+    ) -> Result<(R, Option<Look>)> {
         let deadline = Instant::now() + WORK;
         wish.wish();
         wish.set_name(name.clone());
@@ -137,18 +146,18 @@ impl Bridge {
             }
         };
         fail::fail_point!("create::recorded");
-        match self.settle(&name, deadline).await {
-            Ok(()) => {}
+        let look = match self.settle(&name, deadline).await {
+            Ok(look) => look,
             Err(why) if fresh && !why.is_passing() => {
                 self.objects.set_deleting(&name, Some(true))?;
                 self.finish_delete(&name, true, deadline).await?;
                 return Err(why);
             }
             Err(why) => return Err(why),
-        }
+        };
         fail::fail_point!("create::done");
-        self.announce(&name).await;
-        self.get::<R>(&name)
+        self.announce_as(&name, look.as_ref()).await;
+        Ok((self.get::<R>(&name)?, look))
     }
 
     /// The wish as it is.

@@ -22,12 +22,13 @@ const ABREAST: usize = 8;
 const AGAIN: Duration = Duration::from_secs(30);
 
 impl Bridge {
-    /// Brings every volume that `name` is about to what is wanted.
-    pub(crate) async fn settle(&self, name: &str, deadline: Instant) -> Result<()> {
+    /// Brings every volume that `name` is about to what is wanted; the last of them as it is then.
+    pub(crate) async fn settle(&self, name: &str, deadline: Instant) -> Result<Option<Look>> {
+        let mut look = None;
         for base in wanted::bases(&self.objects, name) {
-            self.bring(&base, deadline).await?;
+            look = Some(self.bring(&base, deadline).await?);
         }
-        Ok(())
+        Ok(look)
     }
 
     /// Brings the volume at `base` to what is wanted, or notes that it is not.
@@ -186,6 +187,10 @@ impl Bridge {
                         self.announce(&base).await;
                     }
                 }
+                Ok(Notice::Outdated(uuid)) => {
+                    let bridge = Arc::clone(&self);
+                    tokio::spawn(async move { bridge.renew(uuid).await });
+                }
                 // Those that were missed are found by the timer.
                 Err(RecvError::Lagged(_)) => {
                     let all = self.all_bases();
@@ -220,6 +225,15 @@ impl Bridge {
         self.announce(&about).await;
     }
 
+    /// What fails is tried again with all that is not as wanted.
+    async fn renew(&self, uuid: Uuid) {
+        if let Some(base) = self.base_of(uuid)
+            && let Err(why) = self.bring(&base, Instant::now() + WORK).await
+        {
+            tracing::warn!(volume = %base, "not brought up to date yet: {why}");
+        }
+    }
+
     fn base_of(&self, uuid: Uuid) -> Option<String> {
         let mut bases = self.all_bases().into_iter();
         bases.find(|name| wanted::uuid_of(&self.objects, name) == Some(uuid))
@@ -227,13 +241,28 @@ impl Bridge {
 
     /// Tells the watchers how an object is now.
     pub(crate) async fn announce(&self, name: &str) {
-        if collection(name) == Some("sources")
-            && let Ok(source) = self.source(name).await
-        {
-            self.tell(event::Kind::Source(source));
+        self.announce_as(name, None).await;
+    }
+
+    /// The same for one that was looked at in this moment.
+    pub(crate) async fn announce_as(&self, name: &str, look: Option<&Look>) {
+        if collection(name) == Some("sources") {
+            let source = match look {
+                Some(look) => self.described(name, Ok(look.clone())),
+                None => self.source(name).await,
+            };
+            if let Ok(source) = source {
+                self.tell(event::Kind::Source(source));
+            }
         }
         if is_exposer(name) {
-            self.tell_device(name).await;
+            match look.and_then(|look| look.device.clone()) {
+                Some(device) => self.tell(event::Kind::Device(DeviceChanged {
+                    name: name.to_owned(),
+                    device: Some(device),
+                })),
+                None => self.tell_device(name).await,
+            }
         }
         if collection(name) == Some("nvmeControllers") {
             for base in wanted::bases(&self.objects, name) {

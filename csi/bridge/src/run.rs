@@ -66,6 +66,7 @@ pub(crate) async fn run(args: config::Linux, stop: CancellationToken) -> anyhow:
     let bridge = Bridge::new(card.clone(), objects, boot);
     // The follower first, so that it hears what the watch finds.
     tokio::spawn(Arc::clone(&bridge).follow());
+    tokio::spawn(Arc::clone(&card).follow_certificates());
     tokio::spawn(card.watch());
     let replayed = checks.check(
         "volumes",

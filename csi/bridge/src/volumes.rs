@@ -7,7 +7,7 @@ use proto::volume::v1::{ExposureKind, FunctionCount, Limits};
 use tokio::time::Instant;
 
 use crate::bridge::{Bridge, WORK};
-use crate::card::{Error, Result};
+use crate::card::{Error, Look, Result};
 use crate::wanted;
 
 /// How long a look may take.
@@ -16,9 +16,18 @@ const LOOK: Duration = Duration::from_secs(10);
 impl Bridge {
     /// A source, with how it is now.
     pub(crate) async fn source(&self, name: &str) -> Result<Source> {
-        let mut source: Source = self.get(name)?;
+        if !self.objects.is_there(name) {
+            return Err(Error::NotFound(format!("there is no {name}")));
+        }
         let volume = wanted::volume(&self.objects, name, None)?;
-        match self.card.look(&volume, false, Instant::now() + LOOK).await {
+        let look = self.card.look(&volume, false, Instant::now() + LOOK);
+        self.described(name, look.await)
+    }
+
+    /// A source as a look found it.
+    pub(crate) fn described(&self, name: &str, look: Result<Look>) -> Result<Source> {
+        let mut source: Source = self.get(name)?;
+        match look {
             Ok(look) => {
                 source.size_bytes = look.size;
                 source.block_size = look.block_size;

@@ -9,12 +9,16 @@ use crate::state::{FileId, State, Step};
 /// A file of which nobody knows, between two that are needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Merge {
-    /// The file that takes over what it gets from `gone`.
+    /// What rests on `gone`, and on `onto` afterwards.
     pub(crate) child: FileId,
     /// Nobody's file.
     pub(crate) gone: FileId,
     /// On what the child rests afterwards.
     pub(crate) onto: Option<FileId>,
+    /// The child may take over what it gets from `gone`: nobody has it open, or only the daemon of the volume whose writes it takes.
+    pub(crate) up: bool,
+    /// `onto` may take over what `gone` has, in the daemon of this volume, the only one that has them open.
+    pub(crate) down: Option<Uuid>,
     /// The volume whose writes the child takes, if it is not a frozen one.
     pub(crate) top_of: Option<Uuid>,
     /// Every volume whose contents the child is part of.
@@ -89,8 +93,8 @@ impl State {
         steps
     }
 
-    /// What can be merged now. A frozen child can be only while no volume that rests on it has a daemon, which `busy`
-    /// tells.
+    /// What can be merged now; `busy` tells whether a volume has a daemon. A frozen child takes nothing over while one has it open;
+    /// what nobody knows does, from what rests on it alone.
     pub(crate) fn merges(&self, busy: impl Fn(Uuid) -> bool) -> Vec<Merge> {
         let (named, needed) = (self.named(), self.needed());
         let mut children: BTreeMap<FileId, Vec<FileId>> = BTreeMap::new();
@@ -103,7 +107,7 @@ impl State {
         let reserved: BTreeSet<_> = self.files.values().filter_map(|file| file.onto).collect();
         let within = |file: FileId, child: FileId| self.chain(file).contains(&child);
         let mut merges = Vec::new();
-        for (gone, only) in children {
+        for (&gone, only) in &children {
             let [child] = only[..] else { continue };
             let nobodys = !named.contains(&gone) && needed.contains(&gone);
             // Its own merge was cut off: it may hold what it is recorded to rest on. That one is ended first.
@@ -119,13 +123,31 @@ impl State {
                 .map(|(uuid, _)| *uuid)
                 .collect();
             let held = self.held.iter().any(|file| within(*file, child));
-            if top_of.is_none() && (held || volumes.iter().any(|uuid| busy(*uuid))) {
+            if top_of.is_none() && held {
+                continue;
+            }
+            let onto = self.files.get(&gone).and_then(|record| record.backing);
+            let served: Vec<_> = volumes.iter().copied().filter(|uuid| busy(*uuid)).collect();
+            let alone = onto.is_some_and(|onto| {
+                let mut others = self.files.iter().filter(|(id, _)| **id != child);
+                !named.contains(&onto)
+                    && children.get(&onto).is_some_and(|of| of.len() == 1)
+                    && !others.any(|(_, file)| file.onto == Some(onto))
+            });
+            let up = top_of.is_some() || served.is_empty();
+            let down = match served[..] {
+                [only] if alone && !held => Some(only),
+                _ => None,
+            };
+            if !up && down.is_none() {
                 continue;
             }
             merges.push(Merge {
                 child,
                 gone,
-                onto: self.files.get(&gone).and_then(|record| record.backing),
+                onto,
+                up,
+                down,
                 top_of: top_of.map(|(uuid, _)| *uuid),
                 volumes,
                 snapshots: self
@@ -135,6 +157,8 @@ impl State {
                     .collect(),
             });
         }
+        // The lowest first: what moves down moves once.
+        merges.sort_by_key(|merge| self.chain(merge.gone).len());
         merges
     }
 }

@@ -9,6 +9,7 @@ mod rig;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use framework::conformance::{self, Disk, Harness};
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
             "only_the_named_client_may_connect",
             only_the_named_client_may_connect,
         ),
+        (
+            "a_renewed_certificate_is_served",
+            a_renewed_certificate_is_served,
+        ),
         ("a_killed_daemon_is_a_pause", a_killed_daemon_is_a_pause),
         ("a_killed_engine_is_nothing", a_killed_engine_is_nothing),
         (
@@ -48,8 +53,12 @@ fn main() -> ExitCode {
         ),
         ("chains_are_merged", chains_are_merged),
         (
-            "a_merge_waits_for_the_end_of_a_fuse_export",
-            a_merge_waits_for_the_end_of_a_fuse_export,
+            "a_chain_is_bounded_under_a_fuse_export",
+            a_chain_is_bounded_under_a_fuse_export,
+        ),
+        (
+            "a_killed_daemon_loses_nothing_of_a_fold",
+            a_killed_daemon_loses_nothing_of_a_fold,
         ),
         (
             "a_volume_without_data_is_known",
@@ -100,9 +109,10 @@ fn certificates(root: &Path) {
         KeyUsagePurpose::KeyCertSign,
         KeyUsagePurpose::DigitalSignature,
     ];
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "test authority");
+    params.distinguished_name.push(
+        DnType::CommonName,
+        format!("authority of {}", root.display()),
+    );
     let authority = params.self_signed(&key).unwrap().pem();
     let issuer = Issuer::new(params, key);
     let roles = [
@@ -198,6 +208,71 @@ fn only_the_named_client_may_connect() {
 }
 
 /// How many files were read; none has the secret.
+/// The server's certificate, and its authority, are exchanged while a volume is in use.
+fn a_renewed_certificate_is_served() {
+    run(async {
+        let rig = tls_rig().await;
+        let (root, next) = (rig.dir.path().join("tls"), rig.dir.path().join("next"));
+        certificates(&next);
+        let next = next.join("tls");
+        let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+        let both = [&root, &next].map(|dir| read(dir.join("server/ca-cert.pem")));
+        for name in ["server", "host-0"] {
+            std::fs::write(root.join(name).join("ca-cert.pem"), both.concat()).unwrap();
+        }
+        // This one believes the new authority alone.
+        for file in ["ca-cert.pem", "client-cert.pem", "client-key.pem"] {
+            std::fs::copy(
+                next.join("host-1").join(file),
+                root.join("host-1").join(file),
+            )
+            .unwrap();
+        }
+        let local = rig.open().await;
+        let volume = local
+            .create(CreateVolume::blank("a", 8 * MIB))
+            .await
+            .unwrap();
+        let (a, b) = (rig.host(0), rig.host(1));
+        let access = Access::ReadWrite;
+        let target = local.export(&volume.id, &a, access, true).await.unwrap();
+        let mut disk = rig.connect(&target, &a, 20).await.unwrap();
+        disk.write(0, 4096, 1).await.unwrap();
+        let to_b = local.export(&volume.id, &b, access, true).await.unwrap();
+        assert!(
+            rig.connect(&to_b, &b, 0).await.is_err(),
+            "the old one was believed"
+        );
+        let daemon = rig.daemons().await.remove(0);
+        for file in ["server-cert.pem", "server-key.pem"] {
+            std::fs::copy(
+                next.join("server").join(file),
+                root.join("server").join(file),
+            )
+            .unwrap();
+        }
+        local.tidy().await;
+        let mut other = rig.connect(&to_b, &b, 0).await.unwrap();
+        assert_eq!(other.read(0).await, Ok(1));
+        disk.write(MIB, 4096, 2).await.unwrap();
+        assert_eq!(other.read(MIB).await, Ok(2));
+        assert_eq!(
+            rig.daemons().await[0].epoch,
+            daemon.epoch,
+            "the same process"
+        );
+        // What can't be used changes nothing.
+        std::fs::write(root.join("server/server-key.pem"), "no key").unwrap();
+        local.tidy().await;
+        disk.write(0, 4096, 3).await.unwrap();
+        local.snapshot("s", &volume.id).await.unwrap();
+        assert_eq!(other.read(0).await, Ok(3));
+        for host in [&a, &b] {
+            local.unexport(&volume.id, &host.name).await.unwrap();
+        }
+    });
+}
+
 fn search(path: &Path, secret: &str) -> usize {
     if path.is_dir() {
         let entries = std::fs::read_dir(path).unwrap();
@@ -625,10 +700,10 @@ fn images_of_another_node_are_refused() {
     });
 }
 
-/// As of a volume that is used on the target's own node: block-stream and a writable FUSE export exclude each other.
-fn a_merge_waits_for_the_end_of_a_fuse_export() {
+/// As of a volume that is used on the target's own node: block-stream into its image and a writable FUSE export exclude each other.
+fn a_chain_is_bounded_under_a_fuse_export() {
     run(async {
-        let rig = Rig::new(|_, _| {}).await;
+        let rig = Rig::new(|_, config| config.max_chain = 8).await;
         let local = rig.open().await;
         let volume = local.create(CreateVolume::blank("a", MIB)).await.unwrap();
         let host = Host {
@@ -660,26 +735,53 @@ fn a_merge_waits_for_the_end_of_a_fuse_export() {
             .unwrap();
         let qmp = qemu::Qmp::connect(daemon.qmp_card(), deadline).await;
         qmp.unwrap().run(&step, deadline).await.unwrap();
-        let disk = file.clone();
-        let write = move || {
-            use std::os::unix::fs::FileExt;
-            let disk = std::fs::File::options().write(true).open(disk).unwrap();
-            disk.write_all_at(&[7; 4096], 4096).unwrap();
-            disk.sync_all().unwrap();
+        // Each in a block of its own, and all in one.
+        let write = async |n: u8| {
+            let disk = file.clone();
+            let write = move || {
+                use std::os::unix::fs::FileExt;
+                let disk = std::fs::File::options().write(true).open(disk).unwrap();
+                disk.write_all_at(&[n; 4096], 4096 * u64::from(n)).unwrap();
+                disk.write_all_at(&[n; 4096], 0).unwrap();
+                disk.sync_all().unwrap();
+            };
+            tokio::task::spawn_blocking(write).await.unwrap();
         };
-        tokio::task::spawn_blocking(write).await.unwrap();
-        let snapshot = local.snapshot("s", &volume.id).await.unwrap();
-        local.delete_snapshot(&snapshot.id).await.unwrap();
+        // Twice as many as a chain may have files; always the last two are there, as with a retention of two.
+        let mut there = std::collections::VecDeque::new();
+        for n in 1..=16u8 {
+            write(n).await;
+            there.push_back(local.snapshot(&format!("s{n}"), &volume.id).await.unwrap());
+            if there.len() > 2 {
+                local
+                    .delete_snapshot(&there.pop_front().unwrap().id)
+                    .await
+                    .unwrap();
+            }
+            local.tidy().await;
+            // Both, what takes the writes, and one that nobody names.
+            assert!(rig.images().len() <= 4, "{n}: {:?}", rig.images());
+        }
+        for (snapshot, n) in there.iter().zip([15u8, 16]) {
+            let source = framework::Source::Snapshot(snapshot.id.clone());
+            let copy = local.create(CreateVolume::from("copy", 0, source)).await;
+            let (copy, host) = (copy.unwrap(), rig.host(1));
+            let target = local.export(&copy.id, &host, access, false).await.unwrap();
+            let mut disk = rig.connect(&target, &host, 0).await.unwrap();
+            assert_eq!(disk.read(0).await, Ok(n));
+            for m in 1..=16u8 {
+                let expected = if m <= n { m } else { 0 };
+                assert_eq!(disk.read(4096 * u64::from(m)).await, Ok(expected));
+            }
+            Box::new(disk).close().await;
+            local.unexport(&copy.id, &host.name).await.unwrap();
+            local.delete(&copy.id).await.unwrap();
+        }
+        for snapshot in there {
+            local.delete_snapshot(&snapshot.id).await.unwrap();
+        }
         local.tidy().await;
         assert_eq!(rig.images().len(), 2);
-        let records = rig.config.dir.join("catalogue/files");
-        for record in std::fs::read_dir(records).unwrap() {
-            let record = std::fs::read_to_string(record.unwrap().path()).unwrap();
-            assert!(
-                !record.contains("\"merging\":true"),
-                "it was not begun: {record}"
-            );
-        }
         local.unexport(&volume.id, "here").await.unwrap();
         for _ in 0..50 {
             local.tidy().await;
@@ -688,8 +790,64 @@ fn a_merge_waits_for_the_end_of_a_fuse_export() {
         let host = rig.host(0);
         let target = local.export(&volume.id, &host, access, false).await;
         let mut disk = rig.connect(&target.unwrap(), &host, 0).await.unwrap();
-        assert_eq!(disk.read(4096).await, Ok(7));
+        for n in 1..=16u8 {
+            assert_eq!(disk.read(4096 * u64::from(n)).await, Ok(n));
+        }
         local.unexport(&volume.id, &host.name).await.unwrap();
+    });
+}
+
+/// The daemon is killed at many moments of the move; whatever the header of the image above says then, all bytes are below it.
+fn a_killed_daemon_loses_nothing_of_a_fold() {
+    run(async {
+        let mut folded = 0;
+        for pause in [0u64, 3, 6, 10, 15, 25, 40, 80] {
+            let rig = Rig::new(|_, _| {}).await;
+            let (volume, mut disk) = attached(&rig, "a").await;
+            let local = rig.open().await;
+            let mut snapshots = Vec::new();
+            for n in 1..=4u8 {
+                // Each overwrites half of what the one before wrote.
+                disk.write(u64::from(n) * MIB, 2 * MIB, n).await.unwrap();
+                snapshots.push(local.snapshot(&format!("s{n}"), &volume.id).await.unwrap());
+            }
+            let last = snapshots.pop().unwrap();
+            for snapshot in &snapshots {
+                local.delete_snapshot(&snapshot.id).await.unwrap();
+            }
+            let tidying = tokio::spawn({
+                let local = Arc::clone(&local);
+                async move { local.tidy().await }
+            });
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            kill(rig.daemons().await[0].pid.unwrap());
+            tidying.await.unwrap();
+            folded += usize::from(rig.images().len() < 5);
+            for n in 1..=5u8 {
+                assert_eq!(
+                    disk.read(u64::from(n) * MIB).await,
+                    Ok(n.min(4)),
+                    "{pause} ms"
+                );
+            }
+            let mut rounds = 0;
+            while rig.images().len() > 3 {
+                rounds += 1;
+                assert!(rounds < 200, "{pause} ms: {:?}", rig.images());
+                local.tidy().await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            for n in 1..=5u8 {
+                assert_eq!(
+                    disk.read(u64::from(n) * MIB).await,
+                    Ok(n.min(4)),
+                    "{pause} ms"
+                );
+            }
+            local.unexport(&volume.id, &rig.host(0).name).await.unwrap();
+            local.delete_snapshot(&last.id).await.unwrap();
+        }
+        println!("{folded} of 8 were done in part when the daemon was killed");
     });
 }
 

@@ -116,6 +116,18 @@ impl Qmp {
         &self.0.socket
     }
 
+    /// Whether the connection stands, as far as is known: the process may have ended in this moment.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.session.is_open()
+    }
+
+    /// Whether there is no other clone of this handle: dropping it closes the connection.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// The events from now on. Subscribe before the command whose events are wanted.
     #[must_use]
     pub fn events(&self) -> Events {

@@ -170,6 +170,11 @@ impl Session {
         })
     }
 
+    /// Whether the connection stands, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.pending().ended.is_none()
+    }
+
     /// A subscription; one that has ended already if the connection has.
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         match &self.shared.pending().events {

@@ -20,11 +20,15 @@ use crate::failure::Failure;
 impl Card {
     /// What there is under the names of `object`, as the exposure `kind` would have it.
     pub(crate) async fn observe(&self, object: &str, kind: ExposureKind) -> Result<Seen, Failure> {
-        // One after the other: a daemon's monitor serves one client at a time, and the bridge asks it for each of these.
-        let source = self.source(object).await?;
-        let parts = self.parts(object, kind).await?;
+        // The bridge keeps a connection to the daemon's monitor, which all of these share.
+        let (source, parts, device) = tokio::join!(
+            self.source(object),
+            self.parts(object, kind),
+            self.device(object, kind, false)
+        );
+        let (source, parts) = (source?, parts?);
         // What the bridge can't say of the host's end must not keep anybody from taking it away.
-        let (device, unsaid) = match self.device(object, kind, false).await {
+        let (device, unsaid) = match device {
             Ok(found) => (found, None),
             Err(why) if why.code == Code::Unavailable => (None, Some(why.sentence)),
             Err(why) => return Err(why),

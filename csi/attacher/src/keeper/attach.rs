@@ -38,8 +38,8 @@ impl Keeper {
                 // Nobody has looked since the device died, maybe: what is there now is not compared with what was.
                 (record.lost, record.device, record.epoch) = (None, None, None);
                 record.acknowledged = true;
-                self.save(&record).await?;
                 fail_point!("attach::attached");
+                // Saved with the device that is there, in one write.
                 self.settle(&mut record, &seen).await.map(Some)
             }
             Err(why) => Err(self.failed(record, before, why).await),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use daemon::readiness::Check;
+use proto::attacher::v1::State;
 use proto::card::v1::event::Kind;
-use proto::card::v1::{EngineRestarted, Event};
-use proto::volume::v1::ExposureKind;
+use proto::card::v1::{EngineRestarted, Event, SourceState};
+use proto::volume::v1::{Device, ExposureKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -82,11 +83,40 @@ impl Keeper {
                 }
                 by_object.values().for_each(|id| self.wake(id));
             }
-            Some(Kind::Source(source)) => of(&source.name).into_iter().for_each(|id| self.wake(id)),
-            Some(Kind::Device(device)) => of(&device.name).into_iter().for_each(|id| self.wake(id)),
+            Some(Kind::Source(source)) => {
+                let good = source.state() == SourceState::Connected;
+                let as_large = |device: &Device| device.size_bytes == source.size_bytes;
+                of(&source.name)
+                    .into_iter()
+                    .for_each(|id| self.heard(id, good, as_large));
+            }
+            Some(Kind::Device(changed)) => {
+                let good = changed.device.is_some();
+                let same = |device: &Device| changed.device.as_ref() == Some(device);
+                of(&changed.name)
+                    .into_iter()
+                    .for_each(|id| self.heard(id, good, same));
+            }
             Some(Kind::Functions(_)) => self.tell_inventory().await,
             Some(Kind::Started(_)) | None => {}
         }
+    }
+
+    /// Looks after `id`, unless the news are good and nothing new: an attach hears of its own steps.
+    fn heard(&self, id: &Id, good: bool, known: impl Fn(&Device) -> bool) {
+        if good && self.0.table.news(id) {
+            return;
+        }
+        let attached = self
+            .0
+            .hub
+            .get(id)
+            .is_some_and(|found| found.state() == State::Attached);
+        let device = self.record(id).and_then(|record| record.device);
+        if good && attached && device.is_some_and(|device| known(&device.0)) {
+            return;
+        }
+        self.wake(id);
     }
 
     fn by_object(&self) -> BTreeMap<String, Id> {

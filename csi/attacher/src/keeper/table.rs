@@ -51,6 +51,8 @@ struct Running {
     give_way: CancellationToken,
     /// Something happened meanwhile that the work may not have seen.
     again: bool,
+    /// Good news came meanwhile, most often of the work's own doing: they matter where it fails.
+    news: bool,
 }
 
 /// What [`Table::begin`] found.
@@ -93,6 +95,7 @@ impl Table {
             outcome,
             give_way: give_way.clone(),
             again: false,
+            news: false,
         };
         all.insert(id.clone(), running);
         Begin::Start(Ticket {
@@ -110,6 +113,13 @@ impl Table {
             return Some(ticket);
         }
         None
+    }
+
+    /// Good news of an attachment: true if they are left to whoever works on it.
+    pub(crate) fn news(&self, id: &Id) -> bool {
+        let mut all = self.all();
+        let running = all.get_mut(id);
+        running.map(|running| running.news = true).is_some()
     }
 
     fn begin_quietly(&self, id: &Id) -> Begin {
@@ -136,10 +146,11 @@ impl Ticket {
 
     fn end(&mut self, answer: Answer) -> bool {
         self.finished = true;
+        let failed = answer.is_err();
         // Free before the answer is out: who got it may call again at once.
         let running = self.table.all().remove(&self.id);
         self.answer.send_replace(Some(answer));
-        running.is_some_and(|running| running.again)
+        running.is_some_and(|running| running.again || (failed && running.news))
     }
 }
 
@@ -163,6 +174,24 @@ mod tests {
         Id {
             host: "n".to_owned(),
             uuid: uuid::Uuid::nil(),
+        }
+    }
+
+    #[tokio::test]
+    async fn good_news_matter_to_work_that_failed() {
+        let table = Table::default();
+        assert!(!table.news(&id()), "nobody works on it");
+        for failed in [false, true] {
+            let Begin::Start(ticket) = table.begin(&id(), &Call::Resize(1)) else {
+                panic!("nothing is under way");
+            };
+            assert!(table.news(&id()));
+            let answer = if failed {
+                Err(Failure::new(Code::Unavailable, "not yet"))
+            } else {
+                Ok(None)
+            };
+            assert_eq!(ticket.finish(answer), failed);
         }
     }
 

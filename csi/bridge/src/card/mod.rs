@@ -126,6 +126,8 @@ pub(crate) enum Notice {
     Lost(Uuid),
     /// Something changed: look again.
     Changed(Uuid),
+    /// It serves, but otherwise than it would be brought up now: bring it again.
+    Outdated(Uuid),
 }
 
 /// A card. Every call is idempotent and takes all that is wanted of the volume, so that a replay is the same call again. What a call

@@ -53,8 +53,10 @@ impl Card for Services {
                     uuid: request.uuid,
                     ..Source::default()
                 };
-                bridge.create(wish, name.clone()).await?;
-                bridge.source(&name).await
+                match bridge.create_seen(wish, name.clone()).await? {
+                    (_, Some(look)) => bridge.described(&name, Ok(look)),
+                    (_, None) => bridge.source(&name).await,
+                }
             },
         )
         .await
@@ -126,8 +128,14 @@ impl Card for Services {
                     serial: request.serial,
                     ..LocalDevice::default()
                 };
-                bridge.create(wish, name.clone()).await?;
-                local_device(&bridge, &name).await
+                let (mut made, look) = bridge.create_seen(wish, name.clone()).await?;
+                match look.and_then(|look| look.device) {
+                    Some(device) => {
+                        made.device = Some(device);
+                        Ok(made)
+                    }
+                    None => local_device(&bridge, &name).await,
+                }
             },
         )
         .await

@@ -1,5 +1,6 @@
 //! What a host sees: bytes, sizes, speed.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use engine::{Put, Recipe};
@@ -34,6 +35,22 @@ pub(crate) fn block_device_keeps_its_bytes() {
             world.loops(),
             [format!("{}\n", world.path("x").join(UUID).display())]
         );
+        // The daemon's monitor is kept for the next call, and soon free for somebody else.
+        let monitor = world.engine_client().list(Some("card"), soon()).await;
+        let monitor = monitor.unwrap()[0].qmp_card();
+        let kept = || {
+            let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+            let of = |line: &&str| line.ends_with(&*monitor.to_string_lossy());
+            // Flags are those of a listener otherwise.
+            let mut lines = table.lines().filter(of);
+            lines.any(|line| line.split_whitespace().nth(5) == Some("03"))
+        };
+        assert!(kept());
+        let begun = Instant::now();
+        while kept() {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         // Again, and after a restart of the bridge: the same one; requests go on.
         assert_eq!(
             world.device("d", "sources/a", block()).await.unwrap(),
@@ -227,6 +244,140 @@ pub(crate) fn nbd_over_tls() {
             .unwrap_err();
         assert_eq!(plain.code(), Code::Unavailable, "{plain}");
         world.delete_source("sources/b").await.unwrap();
+        world.delete_device(NAME, false).await.unwrap();
+        world.delete_source("sources/a").await.unwrap();
+        world.sweep().await;
+    });
+}
+
+/// The volume stays attached while the node's certificate, and the authority, are exchanged: the target believes the new one alone at
+/// the end.
+pub(crate) fn a_renewed_certificate_is_shown() {
+    run(async {
+        let world = World::start().await;
+        let (old, new) = (world.path("old"), world.path("new"));
+        let client = world.path("c/t");
+        std::fs::create_dir_all(&client).unwrap();
+        for dir in [&old, &new] {
+            std::fs::create_dir_all(dir).unwrap();
+            crate::objects::certificates(dir);
+        }
+        let both = [&old, &new].map(|dir| std::fs::read_to_string(dir.join("ca.crt")).unwrap());
+        let put = |to: PathBuf, contents: &str| {
+            // As identity does: whole files, exchanged by one rename each.
+            let next = to.with_extension("next");
+            std::fs::write(&next, contents).unwrap();
+            std::fs::rename(next, to).unwrap();
+        };
+        let show = |dir: &std::path::Path| {
+            put(client.join("ca-cert.pem"), &both.concat());
+            for (from, to) in [
+                ("client.crt", "client-cert.pem"),
+                ("client.key", "client-key.pem"),
+            ] {
+                put(
+                    client.join(to),
+                    &std::fs::read_to_string(dir.join(from)).unwrap(),
+                );
+            }
+        };
+        let server = |dir: &std::path::Path, believes: &str| {
+            put(dir.join("ca-cert.pem"), believes);
+            for (from, to) in [
+                ("tls.crt", "server-cert.pem"),
+                ("tls.key", "server-key.pem"),
+            ] {
+                std::fs::copy(dir.join(from), dir.join(to)).unwrap();
+            }
+        };
+        server(&old, &both.concat());
+        server(&new, &both[1]);
+        show(&old);
+        let image = world.raw("a.img", 4 * MIB);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let target = |dir: &std::path::Path| {
+            let creds = format!(
+                "tls-creds-x509,id=t,endpoint=server,verify-peer=on,dir={}",
+                dir.display()
+            );
+            let at = format!("addr.type=inet,addr.host=127.0.0.1,addr.port={port}");
+            let child = std::process::Command::new("qemu-storage-daemon")
+                .args(["--object", &creds])
+                .args(["--object", "authz-simple,id=a,identity=CN=client"])
+                .arg("--blockdev")
+                .arg(format!("file,node-name=d,filename={}", image.display()))
+                .arg("--nbd-server")
+                .arg(format!("{at},tls-creds=t,tls-authz=a,max-connections=0"))
+                .args(["--export", "nbd,id=e,node-name=d,name=vol,writable=on"])
+                .spawn();
+            crate::world::Ended(child.unwrap())
+        };
+        let before = target(&old);
+        let source = Kind::Nbd(NbdSource {
+            address: Some(nbd_source::Address::Tcp(TcpAddress {
+                ip: "127.0.0.1".into(),
+                port: port.into(),
+            })),
+            export_name: "vol".into(),
+            tls: Some(Tls {
+                credentials: "t".into(),
+                server_name: String::new(),
+            }),
+            reconnect_delay_seconds: 60,
+        });
+        let begun = Instant::now();
+        while let Err(why) = world.source("a", source.clone(), UUID).await {
+            assert_eq!(why.code(), Code::Unavailable, "{why}");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{why}");
+        }
+        let device = world.device("d", "sources/a", block()).await.unwrap();
+        let disk = std::sync::Arc::new(Disk::open(&path_of(&device)));
+        disk.write(0).unwrap();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let writer = std::thread::spawn({
+            let (disk, stop) = (disk.clone(), stop.clone());
+            move || {
+                let mut n = 0;
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    n = n % 500 + 1;
+                    disk.write(n).unwrap();
+                    disk.sync().unwrap();
+                }
+            }
+        });
+        show(&new);
+        let begun = Instant::now();
+        while !world.log().contains("the client shows the certificate") {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", world.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        drop(before);
+        let _after = target(&new);
+        let held = disk.clone();
+        // It waits for the connection, which needs the new certificate.
+        let written =
+            tokio::task::spawn_blocking(move || held.write(900).and_then(|()| held.sync()));
+        written.await.unwrap().unwrap();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        writer.join().unwrap();
+        assert!(disk.holds(0).unwrap() && disk.holds(900).unwrap());
+        // One client, one set of credentials.
+        let daemon = world
+            .engine_client()
+            .list(Some("card"), soon())
+            .await
+            .unwrap()
+            .remove(0);
+        let qmp = qemu::Qmp::connect(daemon.qmp_card(), soon()).await.unwrap();
+        let nodes = qemu::commands::QueryNamedBlockNodes { flat: Some(true) };
+        let nodes = qmp.execute(&nodes, soon()).await.unwrap();
+        let disks = nodes
+            .iter()
+            .filter(|node| node.node_name.starts_with("disk"));
+        assert_eq!(disks.count(), 1, "{nodes:?}");
+        drop((qmp, disk));
         world.delete_device(NAME, false).await.unwrap();
         world.delete_source("sources/a").await.unwrap();
         world.sweep().await;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 17] = [
+const TESTS: [Test; 18] = [
     (
         "objects::equal_is_the_same_and_other_is_named",
         objects::equal_is_the_same_and_other_is_named,
@@ -36,6 +36,10 @@ const TESTS: [Test; 17] = [
         devices::size_grows_under_a_writer,
     ),
     ("devices::nbd_over_tls", devices::nbd_over_tls),
+    (
+        "devices::a_renewed_certificate_is_shown",
+        devices::a_renewed_certificate_is_shown,
+    ),
     ("devices::limits_hold_at_once", devices::limits_hold_at_once),
     (
         "devices::vhost_user_and_same_node",

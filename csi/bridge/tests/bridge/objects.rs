@@ -346,7 +346,7 @@ pub(crate) fn lists_come_in_pages() {
 /// ca.crt, tls.crt and tls.key of a server on loopback, client.crt and client.key.
 pub(crate) fn certificates(dir: &std::path::Path) {
     let shell = format!(
-        "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt \
+        "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj \"/CN=ca of $(basename $PWD)\" -keyout ca.key -out ca.crt \
          -addext keyUsage=keyCertSign -addext basicConstraints=critical,CA:TRUE 2>&1 \
          && for n in tls client; do openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$n -keyout $n.key -out $n.csr 2>&1 \
          && printf 'subjectAltName=DNS:bridge,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > ext \

@@ -1,6 +1,5 @@
 //! A volume's image and daemon, made as recorded: looked at, then changed by what differs.
 
-use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -59,18 +58,36 @@ impl Inner {
         })
     }
 
+    /// The same after a start: what this program's predecessor let the daemon do goes on without anybody who would end it in time.
+    pub(crate) async fn settle(&self, uuid: Uuid) -> Result<()> {
+        self.converge(uuid).await?;
+        let volume = self.catalogue.state().volumes.get(&uuid).cloned();
+        let Some(volume) = volume.filter(|volume| !volume.exports.is_empty()) else {
+            return Ok(());
+        };
+        let daemon = self.put(uuid, &volume).await?;
+        let stopped = async { self.monitor(uuid, &daemon).await?.stop_merging().await };
+        stopped.await.map_err(|why| Error::Unavailable {
+            object: object(uuid),
+            why: why.to_string(),
+        })
+    }
+
     /// The outer error is final, the inner one is worth another attempt.
     async fn converge_daemon(
         &self,
         uuid: Uuid,
         volume: &VolumeRecord,
     ) -> Result<std::result::Result<(), QmpError>> {
-        let daemon = self.put(uuid, volume).await?;
+        let (daemon, there) = self.put_looking(uuid, volume).await?;
+        if !there && daemon.applied == Some(daemon.revision) {
+            // It was started by this very recipe, and nobody has changed it since.
+            return Ok(Ok(()));
+        }
         let done = async {
             let monitor = self.monitor(uuid, &daemon).await?;
             let seen = monitor.look().await?;
-            self.change(&monitor, &seen, volume, &daemon.nbd_socket())
-                .await
+            self.change(&monitor, &seen, volume, &daemon).await
         };
         match done.await {
             Err(error @ (QmpError::Refused { .. } | QmpError::Decode { .. })) => {
@@ -89,24 +106,35 @@ impl Inner {
 
     /// Gives the engine the recipe, with what others added to it, and starts the daemon if there is none.
     pub(crate) async fn put(&self, uuid: Uuid, volume: &VolumeRecord) -> Result<Daemon> {
+        let put = self.put_looking(uuid, volume).await;
+        put.map(|(daemon, _)| daemon)
+    }
+
+    /// The same, and whether there was a daemon before.
+    async fn put_looking(&self, uuid: Uuid, volume: &VolumeRecord) -> Result<(Daemon, bool)> {
         let mut failures = 0;
+        let mut before = false;
         let daemon = loop {
             match self.offer(uuid, volume).await? {
                 // A card was faster: what it added must not be lost.
                 None => {}
                 // A merge that was cut off in this moment, or with the last process, has the image for some milliseconds
                 // yet; nothing tells when it lets go.
-                Some(daemon)
+                Some((daemon, there))
                     if failures < ATTEMPTS && matches!(daemon.state, State::Failed { .. }) =>
                 {
                     failures += 1;
+                    before |= there;
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                Some(daemon) => break daemon,
+                Some((daemon, there)) => {
+                    before |= there;
+                    break daemon;
+                }
             }
         };
         match &daemon.state {
-            State::Running => Ok(daemon),
+            State::Running => Ok((daemon, before)),
             State::Failed { why } => Err(Error::Unavailable {
                 object: object(uuid),
                 why: format!("its daemon can't be started: {why}"),
@@ -118,8 +146,8 @@ impl Inner {
         }
     }
 
-    /// `None`: somebody else changed the recipe while this one was made.
-    async fn offer(&self, uuid: Uuid, volume: &VolumeRecord) -> Result<Option<Daemon>> {
+    /// The daemon, and whether it was there before. `None`: somebody else changed the recipe while this one was made.
+    async fn offer(&self, uuid: Uuid, volume: &VolumeRecord) -> Result<Option<(Daemon, bool)>> {
         let failed = |why: engine::Error| engine_error(uuid, &why);
         let id = daemon_id(uuid);
         let there = self.engine.get(&id, soon()).await.map_err(failed)?;
@@ -148,9 +176,9 @@ impl Inner {
             owner: self.owner(),
             recipe,
         };
-        let revision = there.map_or(0, |daemon| daemon.revision);
+        let revision = there.as_ref().map_or(0, |daemon| daemon.revision);
         match self.engine.put_if(&put, revision, deadline()).await {
-            Ok(daemon) => Ok(Some(daemon)),
+            Ok(daemon) => Ok(Some((daemon, there.is_some()))),
             Err(engine::Error::Conflict(_)) => Ok(None),
             Err(why) => Err(failed(why)),
         }
@@ -185,7 +213,7 @@ impl Inner {
         monitor: &Monitor,
         seen: &Seen,
         volume: &VolumeRecord,
-        socket: &Path,
+        daemon: &Daemon,
     ) -> std::result::Result<(), QmpError> {
         let old = self.prepare_switch(monitor, seen, volume).await?;
         if let Some(old) = old {
@@ -198,7 +226,7 @@ impl Inner {
             "value": recipe::limits(&volume.qos),
         });
         monitor.run("qom-set", limits).await?;
-        self.change_exports(monitor, seen, volume, socket).await?;
+        self.change_exports(monitor, seen, volume, daemon).await?;
         drop_unused(monitor).await
     }
 
@@ -231,7 +259,7 @@ impl Inner {
         monitor: &Monitor,
         seen: &Seen,
         volume: &VolumeRecord,
-        socket: &Path,
+        daemon: &Daemon,
     ) -> std::result::Result<(), QmpError> {
         let ours = |id: &&String| is_our_export(id);
         let wanted: Vec<_> = recipe::over_nbd(volume).map(export_id).collect();
@@ -249,7 +277,15 @@ impl Inner {
         }
         // A server that stops cuts off every client at once, also one that uses another's export: that is the fence. And
         // NBD exports keep their node from growing.
-        let restart = stale || (grows && serves) || (!serves && !wanted.is_empty());
+        let tls = recipe::credentials(daemon.recipe.steps());
+        let (tls, renewed) = match tls {
+            Some(tls) => monitor
+                .take_credentials(tls)
+                .await
+                .map(|(id, new)| (Some(id), new))?,
+            None => (None, false),
+        };
+        let restart = stale || ((grows || renewed) && serves) || (!serves && !wanted.is_empty());
         if restart {
             let done = "NBD server not running";
             monitor
@@ -263,6 +299,9 @@ impl Inner {
             let arguments = json!({ "node-name": TOP, "size": volume.size });
             monitor.run("block_resize", arguments).await?;
         }
+        if let Some(tls) = tls.as_deref().filter(|_| renewed) {
+            monitor.drop_credentials(tls).await?;
+        }
         let missing = |id: &String| restart || !seen.exports.contains_key(id);
         if !wanted.iter().any(missing) {
             return Ok(());
@@ -275,7 +314,8 @@ impl Inner {
             monitor.run(&hosts.execute, hosts.arguments.into()).await?;
         }
         if restart {
-            let server = recipe::server(&self.config, volume, socket);
+            let socket = daemon.nbd_socket();
+            let server = recipe::server(&self.config, volume, &socket, tls.as_deref());
             monitor
                 .run(&server.execute, server.arguments.into())
                 .await?;

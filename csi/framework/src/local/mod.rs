@@ -21,6 +21,7 @@ mod owner;
 mod peers;
 mod perform;
 mod recipe;
+mod renew;
 mod snapshots;
 mod tidy;
 mod together;
@@ -79,6 +80,8 @@ struct Inner {
     /// Volumes whose daemon may be other than recorded.
     unsure: Mutex<BTreeSet<Uuid>>,
     monitors: Mutex<HashMap<Uuid, Monitor>>,
+    /// The certificates that all daemons show, by the name of their object.
+    shown: Mutex<String>,
     /// Something may be left to remove or merge.
     untidy: Notify,
     /// One at a time does that.
@@ -129,6 +132,7 @@ impl Local {
             ports: tokio::sync::Mutex::default(),
             unsure: Mutex::new(unsure),
             monitors: Mutex::default(),
+            shown: Mutex::default(),
             untidy: Notify::new(),
             tidying: tokio::sync::Mutex::default(),
             catalogue: Arc::new(catalogue),
@@ -139,7 +143,7 @@ impl Local {
         Ok(Self { inner, tidying })
     }
 
-    /// Returns when nothing is left to remove or to merge now.
+    /// Returns when nothing is left to remove or to merge now, and every daemon shows the certificates that lie there.
     pub async fn tidy(&self) {
         self.inner.tidy().await;
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use qemu::{Error as QmpError, Event, Events, EventsLost, Qmp};
+use fail::fail_point;
+use qemu::{Error as QmpError, Event, Events, EventsLost, Qmp, Step};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -104,8 +105,12 @@ impl Monitor {
     pub(crate) async fn stop_merging(&self) -> Result<(), QmpError> {
         let events = self.0.events();
         let arguments = json!({ "device": MERGE, "force": true });
-        self.run_unless("block-job-cancel", arguments, "not found")
-            .await?;
+        let stopped = self.run_unless("block-job-cancel", arguments, "not found");
+        match stopped.await {
+            // It is at its end already.
+            Err(error) if error.says("cannot accept command verb") => {}
+            other => other?,
+        }
         self.merge_over(events).await
     }
 
@@ -124,6 +129,64 @@ impl Monitor {
         Ok(events)
     }
 
+    /// Copies what the image `gone` has into `onto`, on which it rests; then the one above it rests on `onto`. Returns when that is so,
+    /// or when the job was stopped: then nothing was lost either.
+    ///
+    /// Two jobs: when the first one would end, `onto` may have tables in QEMU's memory alone, and an image above would rest on it before
+    /// they are written (seen with 10.0.13; killed in between, the data would be gone). So the first is given up at its end, which
+    /// writes and syncs `onto`; the second copies the same bytes to the same places.
+    pub(crate) async fn fold(&self, gone: &Path, onto: &Path) -> Result<(), QmpError> {
+        // That of a predecessor that was killed.
+        self.stop_merging().await?;
+        for last in [false, true] {
+            let (Some(top), Some(base)) = (self.node_of(gone).await?, self.node_of(onto).await?)
+            else {
+                return Ok(());
+            };
+            let mut events = self.0.events();
+            let arguments = json!({
+                "job-id": MERGE, "device": TOP, "top-node": top, "base-node": base, "auto-finalize": last,
+            });
+            self.run("block-commit", arguments).await?;
+            fail_point!("local::fold");
+            if !last {
+                self.until(&mut events, &["pending", "null"]).await?;
+                let id = json!({ "id": MERGE });
+                self.run_unless("job-cancel", id, "not found").await?;
+            }
+            self.until(&mut events, &["null"]).await?;
+            fail_point!("local::fold");
+        }
+        Ok(())
+    }
+
+    /// Until the job is in one of these states, or is no more.
+    async fn until(&self, events: &mut Events, states: &[&str]) -> Result<(), QmpError> {
+        loop {
+            let jobs = self.run("query-jobs", json!({})).await?;
+            let jobs = jobs.as_array().cloned().unwrap_or_default();
+            let job = jobs.iter().find(|job| job["id"] == MERGE);
+            let there = job.map_or("null", |job| job["status"].as_str().unwrap_or_default());
+            if job.is_none() || states.contains(&there) {
+                return Ok(());
+            }
+            let changed = events.wait_for(|event| event.is("JOB_STATUS_CHANGE", "id", MERGE));
+            if changed.await == Err(EventsLost::Ended) {
+                return Err(ended());
+            }
+        }
+    }
+
+    /// The node of an image, which has a name of QEMU's own if it was opened as another one's header says.
+    async fn node_of(&self, image: &Path) -> Result<Option<String>, QmpError> {
+        let nodes = self
+            .run("query-named-block-nodes", json!({ "flat": true }))
+            .await?;
+        let mut nodes = nodes.as_array().into_iter().flatten();
+        let node = nodes.find(|node| node["drv"] == "qcow2" && node["file"] == json!(image));
+        Ok(node.and_then(|node| Some(node["node-name"].as_str()?.to_owned())))
+    }
+
     /// Waits for the end of a merge: it is complete or was stopped.
     pub(crate) async fn merge_over(&self, mut events: Events) -> Result<(), QmpError> {
         loop {
@@ -137,14 +200,55 @@ impl Monitor {
             match events.wait_for(over).await {
                 Ok(_) => return Ok(()),
                 Err(EventsLost::Missed(_)) => {}
-                Err(EventsLost::Ended) => {
-                    return Err(QmpError::UnknownOutcome {
-                        command: MERGE.to_owned(),
-                        why: "the daemon ended".to_owned(),
-                    });
-                }
+                Err(EventsLost::Ended) => return Err(ended()),
             }
         }
+    }
+
+    /// Makes the object of this step if there is none of its name. The name of the object to be used, and whether the server has another
+    /// one: it keeps the one that it was started with. Where the files are no good the former stays.
+    pub(crate) async fn take_credentials(
+        &self,
+        made_by: &Step,
+    ) -> Result<(String, bool), QmpError> {
+        let there = self.credentials().await?;
+        let id = made_by.object().unwrap_or_default().to_owned();
+        if there.contains(&id) {
+            return Ok((id, there.len() > 1));
+        }
+        match (
+            self.0.run(made_by, Instant::now() + PATIENCE).await,
+            there.first(),
+        ) {
+            (Err(why @ QmpError::Refused { .. }), Some(former)) => {
+                tracing::warn!(%why, "the certificates that lie there now are not used");
+                Ok((former.clone(), false))
+            }
+            (done, former) => {
+                done?;
+                Ok((id, former.is_some()))
+            }
+        }
+    }
+
+    /// Drops all others, which no server has any more.
+    pub(crate) async fn drop_credentials(&self, but: &str) -> Result<(), QmpError> {
+        let there = self.credentials().await?;
+        for id in there.iter().filter(|id| *id != but) {
+            self.run("object-del", json!({ "id": id })).await?;
+        }
+        Ok(())
+    }
+
+    async fn credentials(&self) -> Result<Vec<String>, QmpError> {
+        let objects = self.run("qom-list", json!({ "path": "/objects" })).await?;
+        let objects = objects.as_array().cloned().unwrap_or_default();
+        let ours = objects
+            .iter()
+            .filter(|object| object["type"] == "child<tls-creds-x509>");
+        Ok(ours
+            .filter_map(|object| Some(object["name"].as_str()?.to_owned()))
+            .collect())
     }
 
     /// Ends an export with all its users at once, and waits until it is gone.
@@ -168,5 +272,12 @@ impl Monitor {
             }
         }
         Ok(())
+    }
+}
+
+fn ended() -> QmpError {
+    QmpError::UnknownOutcome {
+        command: MERGE.to_owned(),
+        why: "the daemon ended".to_owned(),
     }
 }

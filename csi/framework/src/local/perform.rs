@@ -94,7 +94,7 @@ impl Inner {
         // Some at a time: each is a few commands to a daemon of its own.
         let all = stream::iter(volumes).for_each_concurrent(16, |(uuid, served)| async move {
             let done = if served {
-                self.converge(uuid).await
+                self.settle(uuid).await
             } else {
                 self.grow_image(uuid).await.map(|()| self.is_sure(uuid, true))
             };

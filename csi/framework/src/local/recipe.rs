@@ -1,4 +1,4 @@
-//! What a volume's daemon shall be: a pure function of the record.
+//! What a volume's daemon shall be: a pure function of the record, and of the certificates that lie there.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,10 @@ pub(crate) const GATE: &str = "gate";
 pub(crate) const LIMITS: &str = "limits";
 /// The list of the clients' distinguished names.
 pub(crate) const HOSTS: &str = "hosts";
+/// What the server shows and believes; a tag of the files follows.
 const TLS: &str = "tls";
+const TLS_KIND: &str = "tls-creds-x509";
+const NAMESPACE: Uuid = Uuid::from_u128(0x6f75_7462_6f61_7264_8000_7365_7276_6572);
 /// Exports of ours; others are the card's.
 const EXPORT: &str = "ob-";
 
@@ -97,12 +100,38 @@ pub(crate) fn tls_dir(config: &Config) -> Option<&Path> {
     }
 }
 
+/// The name of the credentials that lie there now. QEMU reads them once, when the object is made: others are another object.
+pub(crate) fn tls_id(dir: &Path) -> String {
+    let mut bytes = Vec::new();
+    for file in ["ca-cert.pem", "server-cert.pem", "server-key.pem"] {
+        // The daemon says what is wrong with a file that can't be read.
+        bytes.extend(std::fs::read(dir.join(file)).unwrap_or_default());
+    }
+    let tag = Uuid::new_v5(&NAMESPACE, &bytes).simple().to_string();
+    format!("{TLS}-{}", &tag[..12])
+}
+
+/// The step of a recipe that makes the credentials.
+pub(crate) fn credentials(steps: &[Step]) -> Option<&Step> {
+    let kind = |step: &&Step| {
+        step.arguments
+            .get("qom-type")
+            .is_some_and(|it| it == TLS_KIND)
+    };
+    steps.iter().find(kind)
+}
+
 pub(crate) fn over_nbd(volume: &VolumeRecord) -> impl Iterator<Item = &ExportRecord> {
     volume.exports.iter().filter(|export| !export.same_node)
 }
 
-/// Starts the NBD server; `socket` is where a unix one listens.
-pub(crate) fn server(config: &Config, volume: &VolumeRecord, socket: &Path) -> Step {
+/// Starts the NBD server; `socket` is where a unix one listens, `tls` the credentials' name.
+pub(crate) fn server(
+    config: &Config,
+    volume: &VolumeRecord,
+    socket: &Path,
+    tls: Option<&str>,
+) -> Step {
     let address = match &config.listen {
         Listen::Unix => json!({ "type": "unix", "data": { "path": socket } }),
         Listen::Tcp { address, .. } => {
@@ -111,8 +140,8 @@ pub(crate) fn server(config: &Config, volume: &VolumeRecord, socket: &Path) -> S
         }
     };
     let mut arguments = json!({ "addr": address, "max-connections": 0 });
-    if tls_dir(config).is_some() {
-        arguments["tls-creds"] = json!(TLS);
+    if let Some(tls) = tls {
+        arguments["tls-creds"] = json!(tls);
         arguments["tls-authz"] = json!(HOSTS);
     }
     step("nbd-server-start", arguments)
@@ -129,7 +158,7 @@ pub(crate) fn nbd_export(export: &ExportRecord) -> Step {
     step("block-export-add", arguments)
 }
 
-/// The commands that make an empty daemon serve the volume.
+/// The commands that make an empty daemon serve the volume, with the certificates that lie there now.
 pub(crate) fn recipe(config: &Config, volume: &VolumeRecord, socket: &Path) -> Vec<Step> {
     let group =
         json!({ "qom-type": "throttle-group", "id": LIMITS, "limits": limits(&volume.qos) });
@@ -146,15 +175,17 @@ pub(crate) fn recipe(config: &Config, volume: &VolumeRecord, socket: &Path) -> V
         step("blockdev-add", filter),
         step("blockdev-add", gate),
     ];
-    if let Some(dir) = tls_dir(config) {
+    let tls = tls_dir(config).map(|dir| (dir, tls_id(dir)));
+    if let Some((dir, id)) = &tls {
         let credentials = json!({
-            "qom-type": "tls-creds-x509", "id": TLS, "dir": dir, "endpoint": "server", "verify-peer": true,
+            "qom-type": TLS_KIND, "id": id, "dir": dir, "endpoint": "server", "verify-peer": true,
         });
         steps.push(step("object-add", credentials));
     }
     steps.extend(hosts(config, volume));
     if over_nbd(volume).next().is_some() {
-        steps.push(server(config, volume, socket));
+        let tls = tls.as_ref().map(|(_, id)| id.as_str());
+        steps.push(server(config, volume, socket, tls));
         steps.extend(over_nbd(volume).map(nbd_export));
     }
     steps

@@ -1,8 +1,12 @@
 //! What is left over: files that nobody needs are removed, nameless ones between two others merged away.
 //!
 //! Runs in the background, one merge at a time, and gives way at once when an operation wants what it holds. A merge may be
-//! cut off at any point: the contents are the same before, in between and after. A volume that a card exposes as a file by
-//! its own daemon (FUSE) is not merged until it is taken away: QEMU can't do both.
+//! cut off at any point: the contents are the same before, in between and after.
+//!
+//! A merge moves data up, into the image that is above the nameless one: by qemu-img where nobody has it open, by the daemon into the
+//! image that takes its writes. QEMU can't do that to a volume that a card exposes as a file by its own daemon (FUSE), nor to a frozen
+//! image that is in use. There data moves down, from one nameless image into the next: at most one then stays below each that has a
+//! name, however long the volume is in use.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +27,7 @@ use super::{Inner, deadline, soon};
 use crate::chain::Merge;
 use crate::error::{Error, Result};
 use crate::plan;
-use crate::state::FileId;
+use crate::state::{FileId, State};
 
 /// Merges that gave way, or failed, are tried again.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -40,6 +44,7 @@ pub(crate) async fn run(inner: Weak<Inner>) {
 
 impl Inner {
     pub(crate) async fn tidy(&self) {
+        self.renew().await;
         if !self.catalogue.is_whole() {
             // Each bad record has been logged.
             return;
@@ -53,14 +58,8 @@ impl Inner {
             }
             let next = {
                 let state = self.catalogue.state();
-                let busy = |uuid| {
-                    state
-                        .volumes
-                        .get(&uuid)
-                        .is_some_and(|v: &crate::state::VolumeRecord| !v.exports.is_empty())
-                };
                 state
-                    .merges(busy)
+                    .merges(|uuid| is_busy(&state, uuid))
                     .into_iter()
                     .find(|merge| !tried.contains(&merge.gone))
             };
@@ -88,28 +87,33 @@ impl Inner {
             return Ok(());
         };
         let onto = merge.onto.map(|file| image_path(&self.config, file));
-        let served = merge.top_of.filter(|uuid| {
-            let state = self.catalogue.state();
-            state
-                .volumes
-                .get(uuid)
-                .is_some_and(|volume| !volume.exports.is_empty())
-        });
+        let served = merge
+            .top_of
+            .filter(|uuid| is_busy(&self.catalogue.state(), *uuid));
         // What was planned without locks may not be so any more.
-        if !self.still(merge, served) {
+        if !self.still(merge) {
             return Ok(());
         }
-        if let Some(uuid) = served
-            && self.is_file(uuid).await?
-        {
+        let up = match served {
+            Some(uuid) => !self.is_file(uuid).await?,
+            None => merge.up,
+        };
+        let down = merge.down.filter(|_| !up);
+        if !up && down.is_none() {
             return Ok(());
         }
         let Some(intent) = plan::merging(&self.catalogue.state(), merge) else {
             return Ok(());
         };
         self.perform("image to merge", vec![intent]).await?;
-        let locked = match served {
-            None => {
+        let locked = match (down, served) {
+            (Some(by), _) => {
+                if !self.fold(by, merge, locked.wanted()).await? {
+                    return Ok(());
+                }
+                locked
+            }
+            (None, None) => {
                 let done = self
                     .rebase(merge.child, onto.as_deref(), locked.wanted())
                     .await?;
@@ -118,7 +122,7 @@ impl Inner {
                 }
                 locked
             }
-            Some(uuid) => {
+            (None, Some(uuid)) => {
                 self.ensure(uuid).await?;
                 let (monitor, events) = self.stream(uuid, merge.child, onto.as_deref()).await?;
                 // The daemon works by itself; operations on the volume go on, and stop it when they must.
@@ -136,7 +140,7 @@ impl Inner {
             }
         };
         fail_point!("local::merged");
-        let done = self.rests_on(merge.child, onto.as_deref()).await? && self.still(merge, served);
+        let done = self.rests_on(merge.child, onto.as_deref()).await? && self.still(merge);
         let record = plan::merged(&self.catalogue.state(), merge);
         if let Some(record) = record.filter(|_| done) {
             tracing::debug!(child = %merge.child.0, gone = %merge.gone.0, "merged");
@@ -161,16 +165,46 @@ impl Inner {
         }))
     }
 
-    fn still(&self, merge: &Merge, served: Option<Uuid>) -> bool {
+    fn still(&self, merge: &Merge) -> bool {
         let state = self.catalogue.state();
-        let busy = |uuid| {
-            Some(uuid) != served
-                && state
-                    .volumes
-                    .get(&uuid)
-                    .is_some_and(|v: &crate::state::VolumeRecord| !v.exports.is_empty())
+        let same =
+            |now: &Merge| (now.child, now.gone, now.onto) == (merge.child, merge.gone, merge.onto);
+        let now = state.merges(|uuid| is_busy(&state, uuid));
+        now.iter().any(|now| {
+            same(now) && now.volumes == merge.volumes && now.snapshots == merge.snapshots
+        })
+    }
+
+    /// Lets the daemon of `by` move what the nameless image has into the one below it. False if that was ended because of `wanted`:
+    /// others may open these images then.
+    async fn fold(
+        &self,
+        by: Uuid,
+        merge: &Merge,
+        wanted: impl Future<Output = ()>,
+    ) -> Result<bool> {
+        let Some(onto) = merge.onto.map(|file| image_path(&self.config, file)) else {
+            return Ok(false);
         };
-        state.merges(busy).contains(merge)
+        if self.rests_on(merge.child, Some(&onto)).await? {
+            // A predecessor's work, which it could not record.
+            return Ok(true);
+        }
+        self.ensure(by).await?;
+        let volume = self.catalogue.state().volumes.get(&by).cloned();
+        let volume = volume.ok_or_else(|| Error::not_found(&object(by)))?;
+        let daemon = self.put(by, &volume).await?;
+        let gone = image_path(&self.config, merge.gone);
+        let done = async {
+            let monitor = self.monitor(by, &daemon).await?;
+            let done = tokio::select! {
+                folded = monitor.fold(&gone, &onto) => folded.map(|()| true),
+                () = wanted => monitor.stop_merging().await.map(|()| false),
+            }?;
+            drop_unused(&monitor).await?;
+            Ok(done)
+        };
+        done.await.map_err(|why| unavailable(by, &why))
     }
 
     /// Lets the daemon begin to move what the image gets from below, down to `onto`, into it.
@@ -250,6 +284,12 @@ impl Inner {
         let info = info.map_err(|error| image_error("merged image", &error))?;
         Ok(info.full_backing_filename.as_deref() == onto)
     }
+}
+
+/// Whether the volume has a daemon.
+fn is_busy(state: &State, uuid: Uuid) -> bool {
+    let volume = state.volumes.get(&uuid);
+    volume.is_some_and(|volume| !volume.exports.is_empty())
 }
 
 fn unavailable(uuid: Uuid, why: &qemu::Error) -> Error {

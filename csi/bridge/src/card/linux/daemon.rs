@@ -20,7 +20,7 @@ use super::{Linux, recipe};
 use crate::card::{Error, Medium, Result, Volume, error};
 
 /// The owner of the card's daemons.
-const OWNER: &str = "card";
+pub(super) const OWNER: &str = "card";
 /// Clears a daemon's end of an export that its clients delay.
 const WITHDRAW: Duration = Duration::from_secs(10);
 /// A node that is opened to ask for the size, and closed again.
@@ -49,13 +49,14 @@ impl Linux {
         }
         self.seen(volume.uuid, &daemon);
         fail::fail_point!("card::recorded");
-        let qmp = Qmp::connect(daemon.qmp_card(), deadline).await?;
+        let qmp = self.monitors.of(&daemon, deadline).await?;
         if ours && daemon.applied != Some(daemon.revision) {
             qmp.execute(&recipe::set_limits(&volume.limits), deadline)
                 .await?;
+            self.renew(&qmp, &daemon, deadline).await?;
         }
-        self.export(&qmp, volume, &daemon, deadline).await?;
-        let size = size_of(&qmp, deadline).await?;
+        let exporting = self.export(&qmp, volume, &daemon, deadline);
+        let ((), size) = tokio::try_join!(exporting, size_of(&qmp, deadline))?;
         Ok(Served { daemon, size })
     }
 
@@ -142,7 +143,7 @@ impl Linux {
         if daemon.state != State::Running {
             return Ok(());
         }
-        let qmp = Qmp::connect(daemon.qmp_card(), deadline).await?;
+        let qmp = self.monitors.of(&daemon, deadline).await?;
         self.export(&qmp, volume, &daemon, deadline).await
     }
 
@@ -154,11 +155,11 @@ impl Linux {
         deadline: Instant,
     ) -> Result<u64> {
         let served = self.serve(volume, deadline).await?;
-        let qmp = Qmp::connect(served.daemon.qmp_card(), deadline).await?;
+        let qmp = self.monitors.of(&served.daemon, deadline).await?;
         let source = match &volume.medium {
             Medium::Source(source) => match &source.kind {
                 Some(Kind::Nbd(nbd)) => {
-                    let probe = recipe::nbd_client(PROBE, nbd)?.read_only();
+                    let probe = recipe::nbd_client(PROBE, nbd, &self.places)?.read_only();
                     probe_size(&qmp, probe, deadline).await?
                 }
                 Some(Kind::File(file)) => file_size(file, served.size)?,
@@ -209,6 +210,12 @@ impl Linux {
         }
     }
 
+    /// The size that a daemon gives to its clients, in bytes.
+    pub(super) async fn size(&self, daemon: &Daemon, deadline: Instant) -> Result<u64> {
+        let qmp = self.monitors.of(daemon, deadline).await?;
+        size_of(&qmp, deadline).await
+    }
+
     /// One read through the export.
     async fn poke(&self, volume: &Volume) {
         let file = self.places.file(volume.uuid);
@@ -221,12 +228,6 @@ impl Linux {
             tracing::debug!(uuid = %volume.uuid, "read to wake the connection: {why}");
         }
     }
-}
-
-/// The size that a daemon gives to its clients, in bytes.
-pub(crate) async fn size(daemon: &Daemon, deadline: Instant) -> Result<u64> {
-    let qmp = Qmp::connect(daemon.qmp_card(), deadline).await?;
-    size_of(&qmp, deadline).await
 }
 
 async fn size_of(qmp: &Qmp, deadline: Instant) -> Result<u64> {

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, StatxFlags};
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
 use tokio::time::Instant;
 
+use super::losetup::{self, back};
 use crate::card::{Error, Result};
 
 const SYS: &str = "/sys/block";
@@ -25,10 +25,6 @@ const EBUSY: i32 = 16;
 /// Nothing tells when a descriptor is closed: who still has a device after so many looks, so far apart, uses it.
 const LOOKS: usize = 4;
 const MOMENT: Duration = Duration::from_millis(50);
-/// losetup resolves `/proc/<pid>/root` to a path of its own namespace, unless there is nothing of that name: hidden by `$1`, which only
-/// this shell sees, it opens what it was told.
-const OVER_ANOTHERS_MOUNT: &str = r#"mount -t tmpfs none "$1" && shift && exec losetup "$@""#;
-
 /// A loop device and the mount that it was made over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Loop {
@@ -39,17 +35,6 @@ pub(crate) struct Loop {
     /// `diskseq`, which changes whenever a file is attached or detached. Not in records of older releases.
     #[serde(default)]
     pub(crate) life: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    loopdevices: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(rename = "back-maj:min")]
-    back: String,
 }
 
 impl Loop {
@@ -181,16 +166,6 @@ fn life(name: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-async fn back(name: &str, deadline: Instant) -> Result<Option<String>> {
-    let path = format!("/dev/{name}");
-    let arguments = ["--list", "--json", "--output", "BACK-MAJ:MIN", &path];
-    let Ok(text) = losetup(&arguments, deadline).await else {
-        return Ok(None);
-    };
-    let listed: Option<Listed> = serde_json::from_str(&text).ok();
-    Ok(listed.and_then(|listed| Some(listed.loopdevices.first()?.back.trim().to_owned())))
-}
-
 async fn device_number(file: &Path) -> Result<String> {
     let about = tokio::fs::metadata(file).await.map_err(|why| {
         Error::Away(format!("{}: can't be looked at ({why}); the volume's daemon is being started again: call again", file.display()))
@@ -228,31 +203,10 @@ pub(crate) async fn ensure(
         return Ok(kept);
     }
     fail::fail_point!("loop::attaching");
-    let name = attach(file, daemon, read_only, deadline).await?;
+    let name = losetup::attach(file, daemon, read_only, deadline).await?;
     fail::fail_point!("loop::attached");
     let name = name.trim().trim_start_matches("/dev/");
     Ok(Loop::new(name, &now))
-}
-
-/// Makes a loop over `file` as `daemon` sees it; gives its path.
-async fn attach(file: &Path, daemon: u32, read_only: bool, deadline: Instant) -> Result<String> {
-    let mut options = vec!["--find", "--show", "--direct-io=on"];
-    if read_only {
-        options.push("--read-only");
-    }
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    let path = file.to_string_lossy();
-    if namespace("self") == namespace(&daemon.to_string()) {
-        options.push(&path);
-        return losetup(&options, deadline).await;
-    }
-    let dir = file.parent().unwrap_or(file).to_string_lossy();
-    let path = format!("/proc/{daemon}/root{path}");
-    let mut arguments = vec!["--mount", "--propagation", "private"];
-    arguments.extend(["sh", "-c", OVER_ANOTHERS_MOUNT, "sh", &dir]);
-    arguments.extend(options);
-    arguments.push(&path);
-    run("unshare", &arguments, deadline).await
 }
 
 /// No loop over `file`, nor the one made before.
@@ -300,50 +254,16 @@ pub(crate) async fn grow(device: &Loop, file: &Path, deadline: Instant) -> Resul
             "its file's size can't be read anew: {why}"
         );
     }
-    losetup(&["--set-capacity", &path.to_string_lossy()], deadline)
+    losetup::run(&["--set-capacity", &path.to_string_lossy()], deadline)
         .await
         .map(drop)
 }
 
 async fn detach(name: &str, deadline: Instant) -> Result<()> {
     tracing::info!(device = name, "loop device is taken away");
-    match losetup(&["--detach", &format!("/dev/{name}")], deadline).await {
+    match losetup::run(&["--detach", &format!("/dev/{name}")], deadline).await {
         // Somebody else was quicker.
         Err(_) if backing_file(name).is_none() => Ok(()),
         other => other.map(drop),
     }
-}
-
-async fn losetup(arguments: &[&str], deadline: Instant) -> Result<String> {
-    run("losetup", arguments, deadline).await
-}
-
-async fn run(program: &str, arguments: &[&str], deadline: Instant) -> Result<String> {
-    let child = Command::new(program)
-        .args(arguments)
-        .kill_on_drop(true)
-        .output();
-    let output = match tokio::time::timeout_at(deadline, child).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(why)) => {
-            return Err(Error::Internal(format!(
-                "{program} can't be run ({why}); install util-linux"
-            )));
-        }
-        Err(_) => {
-            return Err(Error::Late(format!(
-                "{program} {}: no answer in time",
-                arguments.join(" ")
-            )));
-        }
-    };
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let why = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Away(format!(
-        "{program} {}: {}",
-        arguments.join(" "),
-        why.trim()
-    )))
 }

@@ -4,8 +4,11 @@
 //! exports. Taking away goes the other way round, but the recipe is still first: a daemon that is started again in between must not
 //! bring back what is being taken away.
 
+mod credentials;
 mod daemon;
 mod loops;
+mod losetup;
+mod monitors;
 mod recipe;
 mod serial;
 mod trace;
@@ -24,6 +27,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Abilities, Card, Error, Exposed, Function, Look, Notice, Result, Shape, Volume};
+use monitors::Monitors;
 pub(crate) use recipe::Places;
 pub(crate) use serial::serial;
 use trace::Traces;
@@ -39,6 +43,7 @@ pub(crate) struct Linux {
     engine: Client,
     places: Places,
     traces: Traces,
+    monitors: Monitors,
     vm: Option<Vm>,
     abilities: Abilities,
     notices: broadcast::Sender<Notice>,
@@ -71,6 +76,7 @@ impl Linux {
             engine,
             places,
             traces: Traces::open(state, boot)?,
+            monitors: Monitors::default(),
             vm,
             abilities,
             notices: broadcast::channel(1024).0,
@@ -126,6 +132,7 @@ impl Linux {
         size: u64,
         deadline: Instant,
     ) -> Result<Device> {
+        let mut size = size;
         let address = match &exposed.shape {
             Shape::BlockDevice => {
                 let file = self.places.file(volume.uuid);
@@ -139,10 +146,15 @@ impl Linux {
                 if device.size() != size {
                     loops::grow(&device, &file, deadline).await?;
                 }
+                size = device.size();
                 Address::Path(text(device.path()))
             }
-            Shape::VhostUser(_) => Address::SocketPath(text(self.places.socket(volume.uuid))),
+            Shape::VhostUser(_) => {
+                self.traces.set_device(volume.uuid, None)?;
+                Address::SocketPath(text(self.places.socket(volume.uuid)))
+            }
             Shape::Nvme(function) | Shape::VirtioBlk(function) => {
+                self.traces.set_device(volume.uuid, None)?;
                 let plug = self.plug(volume, exposed, daemon);
                 let id = vm_id(volume.uuid);
                 Address::PciAddress(self.vm()?.plug(&id, *function, &plug, deadline).await?)
@@ -312,7 +324,7 @@ impl Card for Linux {
             return Ok(look);
         };
         match &daemon.state {
-            State::Running => look.size = daemon::size(&daemon, deadline).await?,
+            State::Running => look.size = self.size(&daemon, deadline).await?,
             State::Failed { why } => look.trouble = Some(why.clone()),
             State::Starting | State::Stopped => {
                 look.trouble = Some(format!("daemon {id} is being started"));

@@ -1,4 +1,4 @@
-//! What a volume's daemon shall do: a pure function of what is wanted.
+//! What a volume's daemon shall do: a pure function of what is wanted, and of the certificates that lie there.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use qemu::commands::{
 };
 use uuid::Uuid;
 
+use super::credentials::{self, Named};
 use super::serial::serial;
 use crate::card::{Error, Medium, Result, Shape, Volume};
 
 /// The node that exports take: in daemons of ours a throttle filter, in a back end's by its own convention.
 pub(crate) const TOP: &str = "top";
-/// The node of the bytes, below [`TOP`].
+/// The node of the bytes, below [`TOP`]; an NBD client's with TLS has a tag at its end.
 pub(crate) const DISK: &str = "disk";
 const LIMITS: &str = "limits";
-const TLS: &str = "tls";
 /// Seconds for which requests wait for a lost NBD server unless the source says otherwise.
 const RECONNECT: u32 = 30;
 /// Seconds for which opening an NBD export tries.
@@ -133,8 +133,9 @@ pub(crate) fn own(volume: &Volume, places: &Places, dir: &Path) -> Result<Recipe
         id: LIMITS.into(),
         object: group,
     })?);
+    let below = disk.node_name.clone().unwrap_or_default();
     steps.push(step(&BlockdevAdd(disk))?);
-    let mut top = Node::throttle(TOP, LIMITS, DISK);
+    let mut top = Node::throttle(TOP, LIMITS, &*below);
     if volume.read_only {
         top = top.read_only();
     }
@@ -239,23 +240,28 @@ fn limits(wanted: &Limits) -> qemu::commands::Limits {
 
 /// The NBD client, after the credentials that it needs.
 fn nbd_node(nbd: &NbdSource, places: &Places, steps: &mut Vec<Step>) -> Result<Node> {
-    if let Some(tls) = &nbd.tls {
-        let dir = places.credentials.join(&tls.credentials);
+    let named = credentials::of(nbd, places)?;
+    if let Some(named) = &named {
         let object = Object::TlsCredsX509 {
             endpoint: Endpoint::Client,
-            dir,
+            dir: named.dir.clone(),
             verify_peer: Some(true),
         };
         steps.push(step(&ObjectAdd {
-            id: TLS.into(),
+            id: named.tls.clone(),
             object,
         })?);
     }
-    nbd_client(DISK, nbd)
+    let disk = named.as_ref().map_or(DISK, |named| &named.disk);
+    client(disk, nbd, named.as_ref())
 }
 
-/// The NBD client itself, under a name of its own to ask for the size.
-pub(crate) fn nbd_client(name: &str, nbd: &NbdSource) -> Result<Node> {
+/// The same under a name of its own, with the credentials of a daemon that is as its recipe says: to ask for the size.
+pub(crate) fn nbd_client(name: &str, nbd: &NbdSource, places: &Places) -> Result<Node> {
+    client(name, nbd, credentials::of(nbd, places)?.as_ref())
+}
+
+fn client(name: &str, nbd: &NbdSource, named: Option<&Named>) -> Result<Node> {
     let server = match &nbd.address {
         Some(NbdAddress::Tcp(tcp)) => Address::Inet {
             host: tcp.ip.clone(),
@@ -273,7 +279,7 @@ pub(crate) fn nbd_client(name: &str, nbd: &NbdSource) -> Result<Node> {
     let driver = Driver::Nbd {
         server,
         export: (!nbd.export_name.is_empty()).then(|| nbd.export_name.clone()),
-        tls_creds: nbd.tls.as_ref().map(|_| TLS.to_owned()),
+        tls_creds: named.map(|named| named.tls.clone()),
         tls_hostname: nbd
             .tls
             .as_ref()
@@ -355,7 +361,7 @@ fn check_nbd(nbd: &NbdSource, places: &Places) -> Result<()> {
         ));
     }
     let dir = places.credentials.join(name);
-    for file in ["ca-cert.pem", "client-cert.pem", "client-key.pem"] {
+    for file in credentials::FILES {
         if !dir.join(file).is_file() {
             return Err(Error::NotFound(format!(
                 "source.nbd.tls.credentials: {} is missing; put the credentials there",

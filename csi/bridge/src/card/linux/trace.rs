@@ -1,7 +1,8 @@
 //! What only this machine knows of a volume, over restarts of the bridge: the daemon's life and the loop device.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use journal::{Boot, Journal};
 use serde::{Deserialize, Serialize};
@@ -29,15 +30,16 @@ pub(crate) struct Trace {
 #[derive(Debug)]
 pub(crate) struct Traces {
     journal: Journal<Trace>,
-    /// Two tasks note the same volume.
-    changing: Mutex<()>,
+    /// Lives of volumes that have no record yet, written with it: as long as nothing is exposed nobody can lose anything. Two tasks note
+    /// the same volume.
+    fresh: Mutex<BTreeMap<String, String>>,
 }
 
 impl Traces {
     pub(crate) fn open(dir: &Path, boot: &str) -> std::result::Result<Self, journal::Error> {
         Ok(Traces {
             journal: Journal::open(dir, boot)?,
-            changing: Mutex::default(),
+            fresh: Mutex::default(),
         })
     }
 
@@ -53,18 +55,28 @@ impl Traces {
         (record.boot == Boot::This).then(|| record.value.device.clone())?
     }
 
+    /// Notes what is exposed: the loop device, if there is one, under the process that holds the volume.
     pub(crate) fn set_device(&self, uuid: Uuid, device: Option<Loop>) -> Result<()> {
-        self.change(&uuid.to_string(), |trace| trace.device = device)
+        let mut fresh = self.fresh();
+        let key = uuid.to_string();
+        let epoch = fresh.get(&key).cloned();
+        self.write(&key, |trace| {
+            trace.device = device;
+            trace.epoch = epoch.or(trace.epoch.take());
+        })?;
+        fresh.remove(&key);
+        Ok(())
     }
 
     /// Notes the process that holds the volume. True if it was another one before: then what that held is lost.
     pub(crate) fn life(&self, uuid: Uuid, epoch: &str) -> Result<bool> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = self.fresh();
         let key = uuid.to_string();
-        let known = self
-            .journal
-            .get(&key)
-            .and_then(|record| record.value.epoch.clone());
+        let Some(known) = self.journal.get(&key) else {
+            fresh.insert(key, epoch.to_owned());
+            return Ok(false);
+        };
+        let known = known.value.epoch.clone();
         if known.as_deref() == Some(epoch) {
             return Ok(false);
         }
@@ -77,13 +89,15 @@ impl Traces {
     }
 
     pub(crate) fn forget(&self, uuid: Uuid) -> Result<()> {
-        self.journal.remove(&uuid.to_string())?;
+        let key = uuid.to_string();
+        self.fresh().remove(&key);
+        self.journal.remove(&key)?;
         Ok(())
     }
 
-    fn change(&self, key: &str, change: impl FnOnce(&mut Trace)) -> Result<()> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(key, change)
+    /// No code under the lock can panic half-way.
+    fn fresh(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, key: &str, change: impl FnOnce(&mut Trace)) -> Result<()> {
@@ -111,7 +125,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let uuid = Uuid::from_u128(7);
         let traces = Traces::open(home.path(), "boot").unwrap();
-        assert!(!traces.life(uuid, "a").unwrap());
+        assert!(!traces.life(uuid, "z").unwrap());
+        assert!(!traces.life(uuid, "a").unwrap(), "nobody had it");
+        traces.set_device(uuid, None).unwrap();
         assert!(!traces.life(uuid, "a").unwrap());
         assert!(traces.life(uuid, "b").unwrap());
         drop(traces);
