@@ -220,6 +220,8 @@ mod tests {
     fn interface(number: u32, ofport: i64, error: Option<&str>) -> Interface {
         Interface {
             uuid: Uuid::from_u128(number.into()),
+            r#type: String::new(),
+            options: BTreeMap::new(),
             name: format!("pf0vf{number}"),
             ofport: Some(ofport),
             error: error.map(str::to_owned),

@@ -7,3 +7,4 @@ mod faults;
 pub(crate) mod guest;
 mod server;
 pub(crate) mod world;
+mod vhostuser;
