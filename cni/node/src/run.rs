@@ -140,10 +140,7 @@ async fn with_vswitch(args: Run, part: Part, stop: CancellationToken) -> anyhow:
         recovery,
         pace("attachments"),
     ));
-    tasks.spawn(vhostuser::watch::run(
-        Arc::clone(&node),
-        pace("vhostuser"),
-    ));
+    tasks.spawn(vhostuser::watch::run(Arc::clone(&node), pace("vhostuser")));
     tasks.spawn(watch_health(Arc::clone(&node), pace("cni")));
     tasks.spawn(server::run(node, socket, stop.clone()));
     tasks.close();

@@ -5,9 +5,9 @@ use ovsdb::Uuid;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::vswitch::Interface;
 use crate::node::Node;
 use crate::vhostuser::needs;
+use crate::vswitch::Interface;
 
 /// Waits until the flows of the port are in place. `iface_id` is its logical port, `interface` its row in Open vSwitch.
 pub(crate) async fn installed(

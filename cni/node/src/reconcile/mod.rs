@@ -168,9 +168,7 @@ async fn apply(node: &Node, action: Action) -> Result<(), Error> {
             let bridge = node.vswitch.bridge(tokio::time::Instant::now()).await?;
             match &record.end {
                 End::Veth => node.vswitch.plug(bridge, &record, None, deadline).await,
-                End::Representor(far) => {
-                    plugging::plug(node, bridge, &record, far, deadline).await
-                }
+                End::Representor(far) => plugging::plug(node, bridge, &record, far, deadline).await,
                 End::VhostUser(_) => vhost::plug(node, bridge, &record, deadline).await,
             }
             .map(drop)
@@ -198,9 +196,7 @@ async fn apply(node: &Node, action: Action) -> Result<(), Error> {
                 "forgetting an attachment that is gone"
             );
             match node.store.get(&id) {
-                Some(record) if record.socket().is_some() => {
-                    withdraw::forget(node, &record).await
-                }
+                Some(record) if record.socket().is_some() => withdraw::forget(node, &record).await,
                 _ => node.store.forget(&id).await,
             }
         }

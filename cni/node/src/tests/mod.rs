@@ -6,5 +6,5 @@ mod events;
 mod faults;
 pub(crate) mod guest;
 mod server;
-pub(crate) mod world;
 mod vhostuser;
+pub(crate) mod world;

@@ -74,14 +74,21 @@ fn a_socket_is_plugged_checked_and_taken_away() {
             assert_eq!((made.uid(), made.gid()), (107, 107));
             assert_eq!(std::fs::metadata(mount()).unwrap().ino(), made.ino());
             let column = |name: &str| {
-                let found = format!("--no-headings --data=bare --columns={name} find Interface external_ids:iface-id=default/vm/blue/{IFNAME}");
+                let found = format!(
+                    "--no-headings --data=bare --columns={name} find Interface external_ids:iface-id=default/vm/blue/{IFNAME}"
+                );
                 world.ovn.vsctl(&found).trim().to_owned()
             };
             assert_eq!(column("type"), "dpdkvhostuserclient");
             let server = format!("{}/{IFNAME}.sock", mount().display());
             assert_eq!(column("options"), format!("vhost-server-path={server}"));
             assert_eq!(column("mtu_request"), MTU.to_string());
-            for id in ["outboard=pod", "sandbox=vm", "ovn-installed=true", &format!("uid={}", VM.uid)] {
+            for id in [
+                "outboard=pod",
+                "sandbox=vm",
+                "ovn-installed=true",
+                &format!("uid={}", VM.uid),
+            ] {
                 assert!(column("external_ids").contains(id), "{id}");
             }
             let info: Value = serde_json::from_slice(&std::fs::read(DEVINFO).unwrap()).unwrap();
@@ -101,19 +108,32 @@ fn a_socket_is_plugged_checked_and_taken_away() {
                 assert_eq!(failure.code, code::CHECK_FAILED, "{failure}");
                 assert!(failure.msg.contains(sentence), "{tamper}: {failure}");
             };
-            differs(&format!("mv {DEVINFO} {DEVINFO}.x"), "device information is gone").await;
+            differs(
+                &format!("mv {DEVINFO} {DEVINFO}.x"),
+                "device information is gone",
+            )
+            .await;
             sh(&format!("mv {DEVINFO}.x {DEVINFO}"));
-            differs(&format!("umount {}", mount().display()), "is not the directory of its socket").await;
+            differs(
+                &format!("umount {}", mount().display()),
+                "is not the directory of its socket",
+            )
+            .await;
             // The loop puts it back, and has nothing against a port without a link.
             assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
             ask(&node, &check).await.unwrap();
             let plan = reconcile::plan::plan(&reconcile::observe(&node).await.unwrap());
             assert_eq!(plan, Vec::new());
             assert_eq!(watch::problems(&node), Vec::<String>::new());
-            world.ovn.vsctl(&format!("del-port {}", node.store.all()[0].link()));
+            world
+                .ovn
+                .vsctl(&format!("del-port {}", node.store.all()[0].link()));
             eventually("the loss is seen", || node.vswitch.ports().is_empty()).await;
             assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
-            eventually("the port is whole again", || column("external_ids").contains("ovn-installed=true")).await;
+            eventually("the port is whole again", || {
+                column("external_ids").contains("ovn-installed=true")
+            })
+            .await;
             ask(&node, &check).await.unwrap();
 
             for _ in 0..2 {
@@ -125,7 +145,10 @@ fn a_socket_is_plugged_checked_and_taken_away() {
 
             // By GC, and by the end of the sandbox without any call.
             ask(&node, &vhost(Command::Add, "vm")).await.unwrap();
-            let gc = with(vhost(Command::Gc, "-"), &json!({"cni.dev/valid-attachments": []}));
+            let gc = with(
+                vhost(Command::Gc, "-"),
+                &json!({"cni.dev/valid-attachments": []}),
+            );
             ask(&node, &gc).await.unwrap();
             assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
             ask(&node, &vhost(Command::Add, "vm")).await.unwrap();
@@ -164,7 +187,9 @@ fn a_pod_that_is_no_machine_has_its_socket_in_shared_dir() {
             let result = ask(&node, &with(call(Command::Add), &old)).await.unwrap();
             assert_eq!(result["interfaces"][0].get("socketPath"), None);
             let prev = json!({"prevResult": result, "cniVersion": "1.0.0"});
-            ask(&node, &with(call(Command::Check), &prev)).await.unwrap();
+            ask(&node, &with(call(Command::Check), &prev))
+                .await
+                .unwrap();
             ask(&node, &call(Command::Del)).await.unwrap();
             assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
         },
@@ -203,8 +228,15 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
             world.ovn.vsctl(&format!(
                 "add-port br-int other -- set Interface other type=dpdkvhostuserclient options:vhost-server-path={server}"
             ));
-            eventually("cni-node sees it", || node.vswitch.at_socket(&server).len() == 1).await;
-            refused(code::REFUSED, "port other of somebody else is connected to its socket").await;
+            eventually("cni-node sees it", || {
+                node.vswitch.at_socket(&server).len() == 1
+            })
+            .await;
+            refused(
+                code::REFUSED,
+                "port other of somebody else is connected to its socket",
+            )
+            .await;
             world.ovn.vsctl("del-port other");
             eventually("it is gone", || node.vswitch.at_socket(&server).is_empty()).await;
 
@@ -213,7 +245,11 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
             assert_eq!(failure.code, code::INVALID_CONFIG, "{failure}");
 
             sh(&format!("rm -r {}", outboard.parent().unwrap().display()));
-            refused(code::REFUSED, "has no volume hook-sidecar-sockets or shared-dir").await;
+            refused(
+                code::REFUSED,
+                "has no volume hook-sidecar-sockets or shared-dir",
+            )
+            .await;
         },
     );
 }
@@ -242,7 +278,9 @@ fn a_node_without_dpdk_says_what_it_lacks() {
             let status = ask(&node, &vhost(Command::Status, "-")).await.unwrap_err();
             assert_eq!(status.code, code::NOT_AVAILABLE, "{status}");
             assert!(status.msg.contains("dpdk-init"), "{status}");
-            ask(&node, &request(Command::Status, &VM, "-", "-")).await.unwrap();
+            ask(&node, &request(Command::Status, &VM, "-", "-"))
+                .await
+                .unwrap();
             assert_eq!(watch::problems(&node), Vec::<String>::new());
         },
     );

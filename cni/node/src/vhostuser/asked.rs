@@ -138,10 +138,7 @@ mod tests {
     #[test]
     fn a_configuration_without_a_kind_is_as_it_always_was() {
         assert_eq!(of(json!({})), Ok(Kind::Netns));
-        assert_eq!(
-            of(json!({"kind": null, "queues": null})),
-            Ok(Kind::Netns)
-        );
+        assert_eq!(of(json!({"kind": null, "queues": null})), Ok(Kind::Netns));
         let file = json!({"runtimeConfig": {"CNIDeviceInfoFile": 7}});
         assert_eq!(of(file), Ok(Kind::Netns));
     }

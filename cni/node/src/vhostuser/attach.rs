@@ -112,12 +112,7 @@ pub(crate) async fn make(
 }
 
 /// The way of a sandbox's volume to Open vSwitch: directory, mount, and no former socket.
-async fn mounted(
-    node: &Node,
-    pod: &Pod,
-    socket: &Socket,
-    volume: OwnedFd,
-) -> Result<(), Error> {
+async fn mounted(node: &Node, pod: &Pod, socket: &Socket, volume: OwnedFd) -> Result<(), Error> {
     let (args, owner, place) = (node.vhost.args.clone(), pod.clone(), socket.clone());
     let made = blocking(move || {
         let directory = volume::directory(&args, &owner, place.volume, volume)?;
@@ -221,7 +216,10 @@ pub(crate) fn result(wiring: &Wiring, add: &Add, socket: &Socket) -> CNIResult {
 pub(super) fn refused(why: &MountError) -> Error {
     Error::new(
         code::IO_FAILURE,
-        format!("Open vSwitch cannot be given the pod's socket: {}", chain(why)),
+        format!(
+            "Open vSwitch cannot be given the pod's socket: {}",
+            chain(why)
+        ),
         "Mount --vhost-dir (/run/outboard/vhost) into cni-node's pod with mountPropagation Bidirectional; that pod must be privileged.",
     )
 }

@@ -28,7 +28,10 @@ pub(crate) async fn check(
     let (pod, place) = (record.pod.clone(), socket.clone());
     let difference = blocking(move || {
         let Some(wanted) = volume::existing(&args, &pod, place.volume) else {
-            let what = format!("volume {} has no directory for its socket", place.volume.name());
+            let what = format!(
+                "volume {} has no directory for its socket",
+                place.volume.name()
+            );
             return Ok(Some(what));
         };
         let seen = mounts.observe().map_err(|why| refused(&why))?;
@@ -37,7 +40,10 @@ pub(crate) async fn check(
             let path = Path::new(&place.server_path).parent().map(Path::display);
             return Ok(path.map(|path| format!("{path} is not the directory of its socket")));
         }
-        let told = place.device_info.as_deref().is_none_or(device_info::is_there);
+        let told = place
+            .device_info
+            .as_deref()
+            .is_none_or(device_info::is_there);
         Ok((!told).then(|| "its device information is gone".to_owned()))
     });
     if let Some(what) = difference.await? {
@@ -45,7 +51,8 @@ pub(crate) async fn check(
     }
     let link = record.link();
     if let Some(row) = node.vswitch.interface(&link) {
-        if row.r#type != needs::TYPE || row.options.get("vhost-server-path") != Some(&socket.server_path)
+        if row.r#type != needs::TYPE
+            || row.options.get("vhost-server-path") != Some(&socket.server_path)
         {
             return Err(differs(&check.id, "its port leads to another socket"));
         }

@@ -31,9 +31,7 @@ pub(super) fn write(file: &Path, socket: &Socket) -> Result<(), Error> {
         info!(file = %file.display(), "the device information is there already: left as it is");
         return Ok(());
     }
-    replace(file, &content(socket).to_string()).map_err(|why| {
-        failed("written", file, &why)
-    })
+    replace(file, &content(socket).to_string()).map_err(|why| failed("written", file, &why))
 }
 
 /// Whether the file is there and says what it is to say.

@@ -140,9 +140,7 @@ impl Mounts {
         let place = self.directory.join(name);
         self.unmount(&place)?;
         match fs::remove_dir(&place) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &place, why))
-            }
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(failed("remove", &place, why)),
             _ => Ok(()),
         }
     }

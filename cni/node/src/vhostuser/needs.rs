@@ -121,7 +121,11 @@ impl VhostUser {
         let faulty = |port: Interface| {
             let error = port.error.filter(|_| port.r#type == TYPE)?;
             let pod = port.external_ids.get("pod").cloned().unwrap_or_default();
-            Some(format!("port {} of pod {pod}: {}", port.name, of_port(&error)))
+            Some(format!(
+                "port {} of pod {pod}: {}",
+                port.name,
+                of_port(&error)
+            ))
         };
         ports.filter_map(faulty).collect()
     }
@@ -165,7 +169,9 @@ mod tests {
 
     /// As OVS 3.1 says it when DPDK is not there, not asked for, or could not be had.
     fn unable(version: Option<&str>, config: &[(&str, &str)]) -> Abilities {
-        let config = config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let config = config
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Abilities {
             dpdk_initialized: false,
             dpdk_version: version.map(str::to_owned),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 /// How sockets of virtual machines and of DPDK applications are reached.
 #[derive(Debug, Clone, clap::Args)]
+#[group(id = "vhost-flags")]
 pub(crate) struct Args {
     /// Directory of the short mounts through which Open vSwitch reaches pods' sockets; on the host at the same path, and mounted into
     /// cni-node's pod with mountPropagation Bidirectional.

@@ -55,10 +55,7 @@ impl Volume {
 
     /// The volume's directory below kubelet's root.
     pub(crate) fn on_host(self, uid: &str) -> PathBuf {
-        let volume = format!(
-            "pods/{uid}/volumes/kubernetes.io~empty-dir/{}",
-            self.name()
-        );
+        let volume = format!("pods/{uid}/volumes/kubernetes.io~empty-dir/{}", self.name());
         PathBuf::from(volume)
     }
 
@@ -184,8 +181,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let long = format!("/{}", "d".repeat(70));
-        let error = Socket::new(Path::new(&long), &pod(UID), "net1", Volume::SharedDir).unwrap_err();
-        assert!(error.cause.contains("107") && error.remedy.contains("--vhost-dir"), "{error}");
+        let error =
+            Socket::new(Path::new(&long), &pod(UID), "net1", Volume::SharedDir).unwrap_err();
+        assert!(
+            error.cause.contains("107") && error.remedy.contains("--vhost-dir"),
+            "{error}"
+        );
         for uid in ["", "..", "a/b", ".staging", "a b"] {
             let error = check_uid(uid).unwrap_err();
             assert_eq!(error.code, code::INVALID_ENVIRONMENT, "{uid}");

@@ -63,7 +63,11 @@ fn open(args: &Args, pod: &Pod, volume: Volume) -> Result<Option<OwnedFd>, Error
     let no_root = |why: Errno| {
         Error::new(
             code::IO_FAILURE,
-            format!("The volumes of pods cannot be looked at: {}: {}.", root.display(), why.desc()),
+            format!(
+                "The volumes of pods cannot be looked at: {}: {}.",
+                root.display(),
+                why.desc()
+            ),
             "Mount kubelet's root directory into cni-node's pod at the same path, with mountPropagation HostToContainer, and name it \
              with --kubelet-root if it is not /var/lib/kubelet.",
         )
@@ -138,7 +142,11 @@ pub(super) fn clear(directory: &OwnedFd, pod: &Pod, socket: &Socket) -> Result<(
         };
         return Err(in_the_way(
             pod,
-            &format!("{} in volume {}", socket.container_path, socket.volume.name()),
+            &format!(
+                "{} in volume {}",
+                socket.container_path,
+                socket.volume.name()
+            ),
             what,
         ));
     }
@@ -198,7 +206,9 @@ fn refused(pod: &Pod, path: &Path, why: Errno) -> Error {
 fn in_the_way(pod: &Pod, path: &str, what: &str) -> Error {
     Error::new(
         code::REFUSED,
-        format!("Pod {pod}: {path} is {what}, where the directory of its vhost-user socket or the socket itself is to be."),
+        format!(
+            "Pod {pod}: {path} is {what}, where the directory of its vhost-user socket or the socket itself is to be."
+        ),
         "Only somebody who writes that volume can have put it there: find out who, and recreate the pod.",
     )
 }

@@ -50,9 +50,7 @@ async fn release(node: &Node, mount: &str) -> Result<(), Error> {
 
 /// The same for who holds the staging place. Claims are looked at before records: an ADD writes its record before it gives up its claim.
 pub(super) async fn release_alone(node: &Node, mount: &str) -> Result<(), Error> {
-    let needs_it = |record: &Record| {
-        record.socket().is_some_and(|socket| socket.mount == mount)
-    };
+    let needs_it = |record: &Record| record.socket().is_some_and(|socket| socket.mount == mount);
     if node.vhost.claims.holds(mount) || node.store.all().iter().any(needs_it) {
         return Ok(());
     }

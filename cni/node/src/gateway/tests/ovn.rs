@@ -40,7 +40,10 @@ impl Ovn {
     pub(crate) async fn start_dpdk(memory: u32) -> Self {
         hugepages(u64::from(memory) / 2 + 64);
         sh("mkdir -p /run/huge && mount -t hugetlbfs none /run/huge");
-        let extra = format!("--no-pci --huge-dir=/run/huge --file-prefix=obt{}", lab_number());
+        let extra = format!(
+            "--no-pci --huge-dir=/run/huge --file-prefix=obt{}",
+            lab_number()
+        );
         let config = format!(
             "other_config:dpdk-init=true 'other_config:dpdk-extra=\"{extra}\"' other_config:dpdk-socket-mem={memory} \
              other_config:per-port-memory=true other_config:pmd-cpu-mask=0x1"

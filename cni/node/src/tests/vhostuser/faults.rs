@@ -18,7 +18,10 @@ async fn die(world: &World, point: &str, command: Command) {
         async move { ask(&*node, &vhost(command, "vm")).await }
     });
     let died = task.await;
-    assert!(died.is_err_and(|why| why.is_panic()), "{point} was not reached");
+    assert!(
+        died.is_err_and(|why| why.is_panic()),
+        "{point} was not reached"
+    );
     fail::remove(point);
     eventually("nothing of it runs on", || Arc::strong_count(&node) == 1).await;
 }

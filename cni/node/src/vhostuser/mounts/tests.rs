@@ -35,10 +35,14 @@ fn a_mount_is_made_found_again_and_removed_and_the_host_has_it_as_it_is() {
                 .spawn()
                 .unwrap();
             let peer = format!("/proc/{}/mountinfo", host.id());
-            crate::gateway::tests::sandbox::eventually("the peer has a namespace of its own", || {
-                let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
-                link(&host.id().to_string()) != link("self")
-            })
+            crate::gateway::tests::sandbox::eventually(
+                "the peer has a namespace of its own",
+                || {
+                    let link =
+                        |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+                    link(&host.id().to_string()) != link("self")
+                },
+            )
             .await;
             let mounts = Mounts::new(Path::new("/run/v"));
             assert!(mounts.observe().unwrap().is_empty());
@@ -57,11 +61,20 @@ fn a_mount_is_made_found_again_and_removed_and_the_host_has_it_as_it_is() {
             assert_eq!(mounts.observe().unwrap()[STAGED], wanted);
             make(&pod);
             make(&pod);
-            assert_eq!(mounts.observe().unwrap(), [("u-1".to_owned(), wanted)].into());
+            assert_eq!(
+                mounts.observe().unwrap(),
+                [("u-1".to_owned(), wanted)].into()
+            );
             let seen = std::fs::read_to_string(&peer).unwrap();
-            let here: Vec<_> = seen.lines().filter(|line| line.contains(" /run/v/u-1 ")).collect();
+            let here: Vec<_> = seen
+                .lines()
+                .filter(|line| line.contains(" /run/v/u-1 "))
+                .collect();
             assert_eq!(here.len(), 1, "{seen}");
-            assert!(here[0].contains("nosymfollow") && here[0].contains("noexec"), "{here:?}");
+            assert!(
+                here[0].contains("nosymfollow") && here[0].contains("noexec"),
+                "{here:?}"
+            );
 
             // A link in the place of a socket leads nowhere; a socket is reached.
             let _other = UnixListener::bind("/run/other/s.sock").unwrap();
@@ -74,9 +87,15 @@ fn a_mount_is_made_found_again_and_removed_and_the_host_has_it_as_it_is() {
             // The pod's directory goes before the mount does.
             sh("rm -r /run/pod && mkdir -p /run/pod/net");
             let anew = open("/run/pod/net");
-            assert_ne!(mounts.observe().unwrap()["u-1"].directory, identity(&anew).ok());
+            assert_ne!(
+                mounts.observe().unwrap()["u-1"].directory,
+                identity(&anew).ok()
+            );
             make(&anew);
-            assert_eq!(mounts.observe().unwrap()["u-1"].directory, identity(&anew).ok());
+            assert_eq!(
+                mounts.observe().unwrap()["u-1"].directory,
+                identity(&anew).ok()
+            );
             mounts.remove("u-1").unwrap();
             mounts.remove("u-1").unwrap();
             sh("mkdir /run/v/left");

@@ -83,7 +83,10 @@ fn a_pod_without_the_volume_is_told_how_to_get_it() {
     let (volume, _) = of_pod(&tree.args, &tree.pod, None).unwrap();
     assert_eq!(volume, Volume::SharedDir);
     let asked = of_pod(&tree.args, &tree.pod, Some(Volume::HookSidecarSockets)).unwrap_err();
-    assert!(asked.remedy.contains("emptyDir named shared-dir"), "{asked}");
+    assert!(
+        asked.remedy.contains("emptyDir named shared-dir"),
+        "{asked}"
+    );
     tree.volume(Volume::HookSidecarSockets);
     let (volume, _) = of_pod(&tree.args, &tree.pod, None).unwrap();
     assert_eq!(volume, Volume::HookSidecarSockets);
@@ -111,7 +114,11 @@ fn what_a_pod_plants_is_refused_and_left_alone() {
     fs::remove_file(volume.join("outboard")).unwrap();
 
     fs::create_dir(volume.join("outboard")).unwrap();
-    symlink("../../../../../../../elsewhere/net", volume.join("outboard/net")).unwrap();
+    symlink(
+        "../../../../../../../elsewhere/net",
+        volume.join("outboard/net"),
+    )
+    .unwrap();
     tree.refused("net is a symbolic link");
     fs::remove_file(volume.join("outboard/net")).unwrap();
 
