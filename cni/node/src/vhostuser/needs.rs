@@ -2,7 +2,7 @@
 //!
 //! Seen with 3.1: a port that cannot be is no error of the transaction, only a column of its row ("Address family not supported by
 //! protocol"); what is missing is said here, from the columns of the root row. A memory pool is made when the machine connects, long
-//! after the ADD: what fails then is in the port's own row, see [`of_port`].
+//! after the ADD: what fails then is seen in the port's own row.
 
 use std::fs;
 use std::path::Path;
@@ -85,6 +85,22 @@ pub(crate) fn of_port(error: &str) -> String {
     format!("{error}: see ovs-vswitchd's log")
 }
 
+/// What is wrong with a port of this kind.
+///
+/// A memory pool is made when the machine's driver is there, and of one that cannot be had only ovs-vswitchd's log tells (seen with
+/// 3.1: no error in the row, ofport as before). Such a port has rings and not the MTU that was asked for.
+fn fault(port: &Interface) -> Option<String> {
+    if port.r#type != TYPE {
+        return None;
+    }
+    let in_use = port.status.contains_key("num_of_vrings");
+    let without_pool = in_use && port.mtu_request.is_some() && port.mtu != port.mtu_request;
+    let no_pool = "its machine is there, and Open vSwitch has no memory for its packets";
+    port.error
+        .clone()
+        .or_else(|| without_pool.then(|| no_pool.to_owned()))
+}
+
 /// The machine's huge pages, of all sizes.
 pub(crate) fn hugepages(sysfs: &Path) -> Hugepages {
     let mut sum = Hugepages::default();
@@ -119,7 +135,7 @@ impl VhostUser {
     pub(crate) fn faulty(&self, node: &Node) -> Vec<String> {
         let ports = node.vswitch.interfaces().into_iter();
         let faulty = |port: Interface| {
-            let error = port.error.filter(|_| port.r#type == TYPE)?;
+            let error = fault(&port)?;
             let pod = port.external_ids.get("pod").cloned().unwrap_or_default();
             Some(format!(
                 "port {} of pod {pod}: {}",
