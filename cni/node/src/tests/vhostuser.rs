@@ -120,7 +120,7 @@ fn a_socket_is_plugged_checked_and_taken_away() {
             )
             .await;
             // The loop puts it back, and has nothing against a port without a link.
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             ask(&node, &check).await.unwrap();
             let plan = reconcile::plan::plan(&reconcile::observe(&node).await.unwrap());
             assert_eq!(plan, Vec::new());
@@ -129,7 +129,7 @@ fn a_socket_is_plugged_checked_and_taken_away() {
                 .ovn
                 .vsctl(&format!("del-port {}", node.store.all()[0].link()));
             eventually("the loss is seen", || node.vswitch.ports().is_empty()).await;
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             eventually("the port is whole again", || {
                 column("external_ids").contains("ovn-installed=true")
             })
@@ -153,7 +153,7 @@ fn a_socket_is_plugged_checked_and_taken_away() {
             assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
             ask(&node, &vhost(Command::Add, "vm")).await.unwrap();
             sh("ip netns del vm");
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
             assert!(!PathBuf::from(DEVINFO).exists() && !mount().exists());
         },

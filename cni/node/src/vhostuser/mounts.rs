@@ -70,8 +70,11 @@ impl Mounts {
         };
         for entry in entries {
             let entry = entry.map_err(|why| failed("read", &self.directory, why))?;
+            // What holds something and is not mounted is not ours.
+            let empty = |path| fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_none());
             if let Ok(name) = entry.file_name().into_string()
                 && name != STAGING
+                && empty(entry.path())
             {
                 seen.insert(name, Seen::default());
             }

@@ -79,7 +79,7 @@ fn the_younger_sandbox_of_a_machine_has_the_socket() {
             let holders = node.vswitch.ports();
             assert_eq!(holders.len(), 1, "{holders:?}");
             assert_eq!(holders[0].id.container, "vm2");
-            assert_eq!(reconcile::round(&node).await, Vec::<String>::new());
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             // The older one's DEL comes late: port and mount are the younger one's.
             ask(&*node, &vhost(Command::Del, "vm")).await.unwrap();
             let left = world.leftovers(&node).await;

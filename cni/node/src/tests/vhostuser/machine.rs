@@ -46,6 +46,7 @@ fn a_port_without_a_memory_pool_is_said_when_the_machine_is_there() {
             let home = tempfile::tempdir().unwrap();
             let vm = boot(home.path());
             vm.run("/bin/ip link set eth0 up").unwrap();
+            println!("{}", world.ovn.vsctl("list Interface"));
             eventually("Open vSwitch says it", || {
                 !watch::problems(&node).is_empty()
             })

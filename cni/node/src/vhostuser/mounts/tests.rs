@@ -98,7 +98,7 @@ fn a_mount_is_made_found_again_and_removed_and_the_host_has_it_as_it_is() {
             );
             mounts.remove("u-1").unwrap();
             mounts.remove("u-1").unwrap();
-            sh("mkdir /run/v/left");
+            sh("mkdir -p /run/v/left /run/v/somebodys/own && touch /run/v/file");
             assert_eq!(
                 mounts.observe().unwrap(),
                 [("left".to_owned(), Seen::default())].into()
