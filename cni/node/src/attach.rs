@@ -24,6 +24,8 @@ use crate::plumb::{self, Offload, plumb};
 use crate::row::Wanted;
 use crate::stages::{Stages, timed};
 use crate::under_way::Going;
+use crate::vhostuser::attach as vhost;
+use crate::vhostuser::{Kind, withdraw};
 use crate::vswitch::IntegrationBridge;
 use crate::wiring::{self, Wiring};
 
@@ -39,6 +41,14 @@ pub(crate) async fn add(
     going.unless_given_up(node.recovered(deadline)).await?;
     let netns = Netns::of_pod(&add.netns)?;
     free(node, add).await?;
+    let place = match &add.keys.kind {
+        Kind::Netns => None,
+        // Before anything is made or waited for: what is missing does not come by itself.
+        Kind::VhostUser(asked) => {
+            going.unless_given_up(node.vswitch.bridge(deadline)).await?;
+            Some(vhost::place(node, add, asked).await?)
+        }
+    };
     let wanted = Wanted {
         pod: &add.pod,
         ifname: &add.id.ifname,
@@ -59,9 +69,12 @@ pub(crate) async fn add(
         netns: add.netns.clone(),
         port: PortRecord::new(&wiring.iface_id, wiring.mac, &wiring.ips),
         ordinal: node.store.ordinal(),
-        end: End::Veth,
+        end: match &place {
+            None => End::Veth,
+            Some(place) => End::VhostUser(place.socket(wiring.mtu)),
+        },
     };
-    fail_point!("add::begun");
+    let socket = record.socket().cloned();
     let attempt = Attempt {
         node,
         netns: &netns,
@@ -70,22 +83,33 @@ pub(crate) async fn add(
         going: &going,
         deadline,
     };
-    if let Err(error) = attempt.run(record, stages).await {
+    let made = match place {
+        None => attempt.run(record, stages).await,
+        Some(place) => {
+            let volume = place.into_volume();
+            vhost::make(node, bridge, record, volume, &going, stages, deadline).await
+        }
+    };
+    if let Err(error) = made {
         detach::undo(node, &add.id).await;
+        if let Some(socket) = socket {
+            withdraw::undo(node, &socket).await;
+        }
         return Err(error);
     }
-    Ok(wiring::result(&wiring, add))
+    Ok(match socket {
+        None => wiring::result(&wiring, add),
+        Some(socket) => vhost::result(&wiring, add, &socket),
+    })
 }
 
-/// An attachment is added once. One whose link died with its namespace is no longer one.
+/// An attachment is added once. One whose link died with its namespace is no longer one; a socket has no link, and is one until its DEL.
 async fn free(node: &Node, add: &Add) -> Result<(), Error> {
     let Some(old) = node.store.get(&add.id) else {
         return Ok(());
     };
-    if plumb::host_links(&node.host)
-        .await?
-        .contains(&add.id.host_link())
-    {
+    let link = add.id.host_link();
+    if old.socket().is_some() || plumb::host_links(&node.host).await?.contains(&link) {
         return Err(Error::new(
             code::REFUSED,
             format!(
@@ -110,6 +134,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn run(&self, record: Record, stages: &mut Stages) -> Result<(), Error> {
+        fail_point!("add::begun");
         let offload = Offload {
             checksum_off: self.bridge.userspace,
         };

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::dpu::representor::{CardFunction, Plug};
+use crate::vhostuser::Socket;
 
 const PREFIX: &str = "ob";
 const DIGITS: usize = 13;
@@ -108,7 +109,7 @@ impl Record {
     /// Name of the OVS port, and of its link where it has one.
     pub(crate) fn link(&self) -> String {
         match &self.end {
-            End::Veth => self.id.host_link(),
+            End::Veth | End::VhostUser(_) => self.id.host_link(),
             End::Representor(far) => far.link.clone(),
         }
     }
@@ -116,8 +117,16 @@ impl Record {
     /// The function of a host that the port leads to.
     pub(crate) fn far(&self) -> Option<&Far> {
         match &self.end {
-            End::Veth => None,
+            End::Veth | End::VhostUser(_) => None,
             End::Representor(far) => Some(far),
+        }
+    }
+
+    /// The vhost-user socket that the port is connected to.
+    pub(crate) fn socket(&self) -> Option<&Socket> {
+        match &self.end {
+            End::VhostUser(socket) => Some(socket),
+            End::Veth | End::Representor(_) => None,
         }
     }
 }
@@ -131,6 +140,8 @@ pub(crate) enum End {
     Veth,
     /// Through a representor to a function of a host; it lives until the host says otherwise.
     Representor(Far),
+    /// To a socket that the pod serves; it lives as long as the namespace of its sandbox, in which it has no link.
+    VhostUser(Socket),
 }
 
 /// A function of a host, as its attachment holds it.

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::attachment::{AttachmentId, Pod};
 use crate::error::Error;
+use crate::vhostuser::Kind;
+use crate::vhostuser::asked::kind;
 
 /// A call of one verb, validated.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +28,8 @@ pub(crate) enum Call {
         network: String,
         valid: Option<Vec<AttachmentId>>,
     },
-    Status,
+    /// The kind of interface that the network plugs.
+    Status(Kind),
 }
 
 /// An ADD.
@@ -61,6 +64,8 @@ pub(crate) struct Keys {
     pub(crate) mac: Option<String>,
     /// `runtimeConfig.ips`, likewise.
     pub(crate) ips: Vec<String>,
+    /// `kind`, with what belongs to it.
+    pub(crate) kind: Kind,
     /// `runtimeConfig.deviceID` or `deviceID`: the card's function that a device plugin has given to the pod.
     pub(crate) device: Option<String>,
 }
@@ -105,7 +110,7 @@ impl Call {
                     .valid_attachments
                     .map(|list| list.into_iter().map(listed).collect()),
             }),
-            Command::Status => Ok(Self::Status),
+            Command::Status => Ok(Self::Status(kind(&conf)?)),
         }
     }
 }
@@ -213,6 +218,16 @@ fn keys(conf: &NetConf, devices: Devices) -> Result<Keys, Error> {
             "Remove the resource from the NetworkAttachmentDefinition.",
         ));
     }
+    let kind = kind(conf)?;
+    if kind != Kind::Netns && devices == Devices::Functions {
+        return Err(Error::new(
+            code::UNSUPPORTED_FIELD,
+            format!(
+                "Network {network}: \"kind\" is \"vhostuser\", but this node's pods are given functions of a card."
+            ),
+            "Let pods with vhost-user interfaces run on nodes without a DPU, or give the machine a function of the card.",
+        ));
+    }
     let subnet = match conf.custom.get("subnet") {
         None | Some(Value::Null) => None,
         Some(Value::String(subnet)) if !subnet.is_empty() => Some(subnet.clone()),
@@ -246,6 +261,7 @@ fn keys(conf: &NetConf, devices: Devices) -> Result<Keys, Error> {
         mtu,
         mac,
         ips: runtime.ips,
+        kind,
         device: device.or_else(of_config),
     })
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, chain};
 use crate::netlink::{Link, Netlink, Route};
 use crate::netns::Netns;
 use crate::node::Node;
+use crate::vhostuser;
 
 /// ovn-controller takes flows away and puts them back when it is restarted.
 pub(crate) const CONVERGENCE: Duration = Duration::from_secs(2);
@@ -23,6 +24,11 @@ pub(crate) const CONVERGENCE: Duration = Duration::from_secs(2);
 /// Serves a CHECK.
 pub(crate) async fn check(node: &Node, check: &Check, deadline: Instant) -> Result<(), Error> {
     let _alone = node.locks.lock(&check.id.host_link()).await;
+    if let Some(record) = node.store.get(&check.id)
+        && let Some(socket) = record.socket()
+    {
+        return vhostuser::check::check(node, check, &record, socket, deadline).await;
+    }
     interface(check, "its end on the host is down").await?;
     port(node, &check.id, &check.id.host_link(), deadline).await
 }

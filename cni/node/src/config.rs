@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 use ovsdb::Remote;
 
-use crate::{chassis, dpu, host};
+use crate::{chassis, dpu, host, vhostuser};
 
 /// The per-node daemon of Outboard.
 #[derive(Debug, clap::Parser)]
@@ -100,6 +100,9 @@ pub(crate) struct Run {
     /// How this node is an OVN chassis.
     #[command(flatten)]
     pub(crate) chassis: chassis::Args,
+    /// Sockets of virtual machines.
+    #[command(flatten)]
+    pub(crate) vhost: vhostuser::Args,
     /// The card of a host.
     #[command(flatten)]
     pub(crate) card: host::Args,

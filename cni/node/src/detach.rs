@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::node::{Node, UNDO};
 use crate::plumb::unplumb;
 use crate::stages::Stages;
+use crate::vhostuser::withdraw::withdraw;
 
 /// Serves a DEL.
 pub(crate) async fn del(
@@ -45,6 +46,14 @@ pub(crate) async fn remove(
         );
     }
     fail_point!("del::unplugged");
+    if let Some(record) = node.store.get(id)
+        && let Some(socket) = record.socket()
+    {
+        let withdrawn = stages.measure("mount", withdraw(node, id, socket));
+        withdrawn.await?;
+        fail_point!("del::forgotten");
+        return Ok(());
+    }
     let (unlinked, forgotten) = tokio::join!(
         stages.measure("netns", unplumb(&node.host, id.host_link())),
         node.store.forget(id)

@@ -6,7 +6,8 @@
 //! when the pod was scheduled, and is followed in OVN's southbound database.
 //!
 //! An attachment: [`call`] (what is asked) → [`attach`], [`detach`], [`check`], [`gc`], [`status`] (what is done) over
-//! [`southbound`], [`vswitch`], [`plumb`] and [`store`] (with whom), and [`reconcile`] (what a kill left).
+//! [`southbound`], [`vswitch`], [`plumb`] and [`store`] (with whom), and [`reconcile`] (what a kill left); [`vhostuser`] is the kind
+//! of interface that is a socket.
 //! The node itself: [`chassis`], [`gateway`], [`vip`], and [`plugged`] (what is published for a disaster).
 
 mod attach;
@@ -47,6 +48,7 @@ mod testing;
 mod tests;
 mod under_way;
 mod vacancies;
+mod vhostuser;
 mod vip;
 mod vswitch;
 mod wait;
@@ -68,6 +70,20 @@ pub const FAILPOINTS: [&str; 7] = [
     "del::begun",
     "del::unplugged",
     "del::forgotten",
+];
+
+/// The same for interfaces of kind `vhostuser`, beside those of every DEL.
+pub const VHOST_FAILPOINTS: [&str; 10] = [
+    "vhost::begun",
+    "vhost::directory",
+    "vhost::staged",
+    "vhost::published",
+    "vhost::mounted",
+    "vhost::plugged",
+    "vhost::installed",
+    "vhost::told",
+    "vhost::withdrawn",
+    "vhost::forgotten",
 ];
 
 /// The same for mode `host`.

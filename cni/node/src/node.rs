@@ -13,6 +13,7 @@ use crate::ovn_controller::OvnController;
 use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::under_way::UnderWay;
+use crate::vhostuser::VhostUser;
 use crate::vswitch::Vswitch;
 use daemon::keyed::Locks;
 
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     /// Whether what an earlier process left has been cleaned up.
     pub(crate) recovered: watch::Receiver<bool>,
     pub(crate) metrics: Metrics,
+    /// What vhost-user interfaces need beside.
+    pub(crate) vhost: VhostUser,
 }
 
 impl Node {

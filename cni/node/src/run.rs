@@ -23,6 +23,7 @@ use crate::rounds::{Pace, Rounds};
 use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::under_way::UnderWay;
+use crate::vhostuser::{self, VhostUser};
 use crate::vswitch::Vswitch;
 use crate::{chassis, dpu, gateway, host, pairing, plugged, reconcile, server, status, vip};
 use daemon::keyed::Locks;
@@ -78,6 +79,11 @@ async fn with_vswitch(args: Run, part: Part, stop: CancellationToken) -> anyhow:
         mtu: pod_mtu.clone(),
         recovered,
         metrics,
+        vhost: VhostUser::new(
+            args.vhost.clone(),
+            &args.sysfs,
+            vhostuser::Metrics::register(&mut registry),
+        ),
     });
     let socket = daemon::socket::bind(&args.socket).context("--socket")?;
 
@@ -134,6 +140,7 @@ async fn with_vswitch(args: Run, part: Part, stop: CancellationToken) -> anyhow:
         recovery,
         pace("attachments"),
     ));
+    tasks.spawn(vhostuser::watch::run(Arc::clone(&node), pace("vhostuser")));
     tasks.spawn(watch_health(Arc::clone(&node), pace("cni")));
     tasks.spawn(server::run(node, socket, stop.clone()));
     tasks.close();

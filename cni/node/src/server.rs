@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::stages::Stages;
 use crate::under_way::UnderWay;
+use crate::vhostuser::Kind;
 use crate::{attach, check, detach, gc, status, wiring};
 
 /// A client writes its request at once; one that does not is no client of ours.
@@ -75,7 +76,7 @@ pub(crate) trait Operations: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Serves a STATUS.
-    fn status(&self) -> impl Future<Output = Result<(), Error>> + Send;
+    fn status(&self, kind: &Kind) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Performs one; the document of an ADD.
     fn perform(
@@ -97,7 +98,7 @@ pub(crate) trait Operations: Send + Sync + 'static {
                     self.gc(&network, valid.as_deref(), stages, deadline)
                         .await?;
                 }
-                Call::Status => self.status().await?,
+                Call::Status(kind) => self.status(&kind).await?,
             }
             Ok(None)
         }
@@ -267,8 +268,8 @@ impl Operations for Node {
         gc::gc(self, network, valid, stages, deadline).await
     }
 
-    async fn status(&self) -> Result<(), Error> {
-        status::status(self).await
+    async fn status(&self, kind: &Kind) -> Result<(), Error> {
+        status::status(self, kind).await
     }
 }
 

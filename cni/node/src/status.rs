@@ -4,6 +4,7 @@ use cni_bin::code;
 
 use crate::error::Error;
 use crate::node::Node;
+use crate::vhostuser::Kind;
 
 /// One thing that is wrong, as a sentence without its full stop.
 pub(crate) struct Complaint {
@@ -13,8 +14,18 @@ pub(crate) struct Complaint {
 }
 
 /// Serves a STATUS (CNI specification, section "STATUS"): 50, or 51 when running pods are touched, too.
-pub(crate) async fn status(node: &Node) -> Result<(), Error> {
-    answer(complaints(node).await, !node.store.is_empty())
+///
+/// What vhost-user interfaces need is said to a network of that kind alone: all others are served without it.
+pub(crate) async fn status(node: &Node, kind: &Kind) -> Result<(), Error> {
+    let mut complaints = complaints(node).await;
+    if let Kind::VhostUser(_) = kind {
+        let missing = node.vhost.missing(node).into_iter();
+        complaints.extend(missing.map(|what| Complaint {
+            what,
+            limits: false,
+        }));
+    }
+    answer(complaints, !node.store.is_empty())
 }
 
 /// The answer to a STATUS. `attached`: there are pods that could lose something.

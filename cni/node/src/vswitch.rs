@@ -4,6 +4,7 @@
 //! `ovn-installed` while one of them is deaf (design, §2.3). Rows are removed by UUID, which is compare-and-delete: a
 //! younger sandbox's port is another row.
 
+mod abilities;
 mod claim;
 mod refusal;
 
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::reconcile::plan::ObservedPort;
 use crate::rows::{external_id, select, text};
 use crate::vacancies::{LookedAt, Vacancies};
+pub(crate) use abilities::Abilities;
 use claim::{OWNER_KEY, OWNER_POD};
 use daemon::keyed::Locks;
 
@@ -32,6 +34,11 @@ ovsdb::table! {
     /// An interface of Open vSwitch.
     pub(crate) struct Interface in "Interface" {
         name: String,
+        r#type: String,
+        options: BTreeMap<String, String>,
+        status: BTreeMap<String, String>,
+        mtu: Option<i64>,
+        mtu_request: Option<i64>,
         ofport: Option<i64>,
         error: Option<String>,
         external_ids: BTreeMap<String, String>,
@@ -56,10 +63,14 @@ ovsdb::table! {
 }
 
 ovsdb::table! {
-    /// The root row: numbers of the newest change, and of the newest one that ovs-vswitchd has looked at.
+    /// The root row: numbers of the newest change, and of the newest one that ovs-vswitchd has looked at; what it can do.
     struct Root in "Open_vSwitch" {
         next_cfg: i64,
         cur_cfg: i64,
+        dpdk_initialized: bool,
+        dpdk_version: Option<String>,
+        iface_types: Vec<String>,
+        other_config: BTreeMap<String, String>,
     }
 }
 

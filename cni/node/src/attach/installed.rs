@@ -6,6 +6,8 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::node::Node;
+use crate::vhostuser::needs;
+use crate::vswitch::Interface;
 
 /// Waits until the flows of the port are in place. `iface_id` is its logical port, `interface` its row in Open vSwitch.
 pub(crate) async fn installed(
@@ -29,6 +31,11 @@ pub(crate) async fn installed(
             // While it is read again the replica is empty.
             None if node.vswitch.trouble().is_none() => return Err(taken(iface_id)),
             Some(_) | None => {}
+        }
+        // What a socket's port lacks does not come by waiting, and a link's may: the link was made a moment ago.
+        let lacks = row.as_ref().and_then(vhost_error);
+        if lacks.is_some() {
+            return Err(explain(node, iface_id, lacks).await);
         }
         if !crate::wait::change(&mut changed, deadline).await {
             let of_vswitchd = row.and_then(|row| row.error.or_else(|| no_ofport(row.ofport)));
@@ -59,6 +66,12 @@ pub(crate) async fn taken_up(
             return Err(explain(node, iface_id, why).await);
         }
     }
+}
+
+/// What Open vSwitch says of a vhost-user port that it cannot make, and what to do about it.
+fn vhost_error(row: &Interface) -> Option<String> {
+    let error = row.error.as_deref().filter(|_| row.r#type == needs::TYPE)?;
+    Some(needs::of_port(error))
 }
 
 fn taken(iface_id: &str) -> Error {

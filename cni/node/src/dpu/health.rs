@@ -220,6 +220,11 @@ mod tests {
     fn interface(number: u32, ofport: i64, error: Option<&str>) -> Interface {
         Interface {
             uuid: Uuid::from_u128(number.into()),
+            r#type: String::new(),
+            options: BTreeMap::new(),
+            status: BTreeMap::new(),
+            mtu: None,
+            mtu_request: None,
             name: format!("pf0vf{number}"),
             ofport: Some(ofport),
             error: error.map(str::to_owned),

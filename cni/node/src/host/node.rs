@@ -22,6 +22,7 @@ use crate::server::Operations;
 use crate::stages::Stages;
 use crate::store::Store;
 use crate::under_way::UnderWay;
+use crate::vhostuser::Kind;
 use daemon::keyed::Locks;
 
 /// The sandbox of the host's own interface, as the DPU knows it.
@@ -145,7 +146,7 @@ impl Operations for HostNode {
         gc::gc(self, network, valid, stages, deadline).await
     }
 
-    async fn status(&self) -> Result<(), Error> {
+    async fn status(&self, _kind: &Kind) -> Result<(), Error> {
         status::status(self)
     }
 }

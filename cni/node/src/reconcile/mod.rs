@@ -19,12 +19,13 @@ use tracing::info;
 
 use self::gone::Gone;
 use self::plan::{Action, Observed, plan};
-use crate::attachment::is_host_link;
+use crate::attachment::{End, is_host_link};
 use crate::dpu::plugging;
 use crate::error::Error;
 use crate::node::{Node, UNDO};
 use crate::plumb::{host_links, unplumb};
 use crate::rounds::{Pace, Why};
+use crate::vhostuser::{attach as vhost, order, withdraw};
 
 /// Runs until the pace says stop. `recovered` becomes true with the first round that left nothing undone.
 pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pace: Pace) {
@@ -116,7 +117,11 @@ pub(crate) async fn observe(node: &Node) -> Result<Observed, String> {
     let links = host_links(&node.host)
         .await
         .map_err(|error| error.to_string())?;
+    let said = |error: Error| error.to_string();
+    // Before the records: an ADD writes its record while its mount is claimed.
+    let mounts = order::mounts(node).await.map_err(said)?;
     let records = node.store.all();
+    let sockets = order::observe(node, mounts, &records).await.map_err(said)?;
     let representors = plugging::representors(node, &records)
         .await
         .map_err(|error| error.to_string())?;
@@ -124,6 +129,7 @@ pub(crate) async fn observe(node: &Node) -> Result<Observed, String> {
         records,
         ports: node.vswitch.ports(),
         links,
+        sockets,
         representors,
     })
 }
@@ -134,6 +140,7 @@ fn key(action: &Action) -> String {
         Action::RemovePort(port) => port.id.host_link(),
         Action::Plug(record) | Action::SetUp(record) => record.id.host_link(),
         Action::RemoveLink(name) => name.clone(),
+        Action::Mount(_) | Action::Unmount(_) => order::key(),
         Action::Forget(id) => id.host_link(),
     }
 }
@@ -159,9 +166,10 @@ async fn apply(node: &Node, action: Action) -> Result<(), Error> {
         Action::Plug(record) => {
             info!(pod = %record.pod, sandbox = record.id.container, ifname = record.id.ifname, "plugging a port that Open vSwitch has lost");
             let bridge = node.vswitch.bridge(tokio::time::Instant::now()).await?;
-            match record.far() {
-                None => node.vswitch.plug(bridge, &record, None, deadline).await,
-                Some(far) => plugging::plug(node, bridge, &record, far, deadline).await,
+            match &record.end {
+                End::Veth => node.vswitch.plug(bridge, &record, None, deadline).await,
+                End::Representor(far) => plugging::plug(node, bridge, &record, far, deadline).await,
+                End::VhostUser(_) => vhost::plug(node, bridge, &record, deadline).await,
             }
             .map(drop)
         }
@@ -173,13 +181,24 @@ async fn apply(node: &Node, action: Action) -> Result<(), Error> {
             info!(link = name, "removing a link that no attachment owns");
             unplumb(&node.host, name).await
         }
+        Action::Mount(record) => {
+            info!(pod = %record.pod, sandbox = record.id.container, ifname = record.id.ifname, "mounting the directory of a socket again");
+            order::mount(node, &record).await
+        }
+        Action::Unmount(name) => {
+            info!(mount = name, "removing a mount that no attachment needs");
+            order::unmount(node, &name).await
+        }
         Action::Forget(id) => {
             info!(
                 sandbox = id.container,
                 ifname = id.ifname,
                 "forgetting an attachment that is gone"
             );
-            node.store.forget(&id).await
+            match node.store.get(&id) {
+                Some(record) if record.socket().is_some() => withdraw::forget(node, &record).await,
+                _ => node.store.forget(&id).await,
+            }
         }
     }
 }

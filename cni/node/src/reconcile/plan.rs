@@ -4,6 +4,9 @@
 //! namespace's path or of the journal. A record without a link is of a sandbox that is gone; a link or a port without
 //! a record was left by an ADD or DEL that did not end. Rows and links that are not ours are not even observed.
 //!
+//! An attachment that is a socket has no link: it lives as long as the namespace of its sandbox, and as long as it lives its directory
+//! is mounted where Open vSwitch looks.
+//!
 //! An attachment of a host behind this DPU lives as long as its record: only the host knows of its end. Its representor is the
 //! card's, and may vanish and come back: as another link, for which its port is to be plugged anew.
 
@@ -11,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ovsdb::Uuid;
 
-use crate::attachment::{AttachmentId, Record};
+use crate::attachment::{AttachmentId, End, Record};
 use crate::dpu::representor::Plug;
+use crate::vhostuser::order;
 
 /// Everything of ours that is there, in the journal, in OVS and in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub(crate) struct Observed {
     pub(crate) ports: Vec<ObservedPort>,
     /// Host ends of veth pairs with names of ours.
     pub(crate) links: BTreeSet<String>,
+    /// Sockets of attachments of this node.
+    pub(crate) sockets: order::Observed,
     /// Links of the names that records of hosts' attachments give: representors that are there.
     pub(crate) representors: BTreeMap<String, Representor>,
 }
@@ -49,6 +55,8 @@ pub(crate) struct ObservedPort {
     pub(crate) id: AttachmentId,
     /// Index of the representor's link when it was plugged.
     pub(crate) link: Option<u32>,
+    /// The vhost-user socket that it connects to.
+    pub(crate) socket: Option<String>,
 }
 
 /// One step towards order.
@@ -60,6 +68,10 @@ pub(crate) enum Action {
     Plug(Record),
     /// Set the representor of a plugged port up.
     SetUp(Record),
+    /// Mount the directory of a living attachment's socket.
+    Mount(Record),
+    /// Remove a mount that no attachment needs.
+    Unmount(String),
     /// Delete a link and its peer.
     RemoveLink(String),
     /// Drop a record, after everything else of it.
@@ -69,7 +81,11 @@ pub(crate) enum Action {
 impl Observed {
     /// Whether the attachment still is.
     fn alive(&self, record: &Record) -> bool {
-        record.far().is_some() || self.links.contains(&record.id.host_link())
+        match &record.end {
+            End::Representor(_) => true,
+            End::VhostUser(_) => !self.sockets.ended.contains(&record.id),
+            End::Veth => self.links.contains(&record.id.host_link()),
+        }
     }
 
     /// The link of a host's attachment, where it has one.
@@ -89,7 +105,11 @@ impl Observed {
         let of_this_link = self.representor(record).is_none_or(|link| {
             record.far().is_none_or(|far| far.plug != Plug::System) || port.link == Some(link.index)
         });
-        port.name == record.link() && port.iface_id == record.port.iface_id && of_this_link
+        let socket = record.socket().map(|socket| &socket.server_path);
+        port.name == record.link()
+            && port.iface_id == record.port.iface_id
+            && port.socket.as_ref() == socket
+            && of_this_link
     }
 }
 
@@ -116,6 +136,10 @@ pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
             actions.push(Action::RemovePort(port.clone()));
         }
     }
+    let living: Vec<&Record> = observed.records.iter().filter(alive).collect();
+    let unmounted = |record: &&&Record| observed.sockets.unmounted.contains(&record.id);
+    let missing = living.iter().filter(unmounted);
+    actions.extend(missing.map(|record| Action::Mount((*record).clone())));
     for (id, record) in &held {
         let down = observed.representor(record).is_some_and(|link| !link.up);
         if !plugged.contains(*id) {
@@ -126,15 +150,20 @@ pub(crate) fn plan(observed: &Observed) -> Vec<Action> {
             actions.push(Action::SetUp((*record).clone()));
         }
     }
-    let living: BTreeSet<String> = observed
-        .records
+    let owned: BTreeSet<String> = living
         .iter()
-        .filter(alive)
+        .filter(|record| record.socket().is_none())
         .map(|record| record.id.host_link())
         .collect();
-    let strays = observed.links.iter().filter(|link| !living.contains(*link));
+    let strays = observed.links.iter().filter(|link| !owned.contains(*link));
     actions.extend(strays.map(|link| Action::RemoveLink(link.clone())));
     let dead = observed.records.iter().filter(|record| !alive(record));
     actions.extend(dead.map(|record| Action::Forget(record.id.clone())));
+    // After the records: one of them may be the last that needs a mount.
+    let sockets = living.iter().filter_map(|record| record.socket());
+    let needed: BTreeSet<&str> = sockets.map(|socket| socket.mount.as_str()).collect();
+    let mounts = observed.sockets.mounts.iter();
+    let unneeded = mounts.filter(|mount| !needed.contains(mount.as_str()));
+    actions.extend(unneeded.map(|mount| Action::Unmount(mount.clone())));
     actions
 }

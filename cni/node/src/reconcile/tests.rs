@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use ovsdb::Uuid;
 use proptest::prelude::*;
@@ -6,6 +7,8 @@ use proptest::prelude::*;
 use super::plan::{Action, Observed, ObservedPort, Representor, plan};
 use crate::attachment::{AttachmentId, End, Far, Pod, PortRecord, Record};
 use crate::dpu::representor::{CardFunction, Plug};
+use crate::vhostuser::order;
+use crate::vhostuser::socket::{Socket, Volume};
 
 fn id(container: u8) -> AttachmentId {
     AttachmentId {
@@ -72,7 +75,27 @@ fn port(container: u8, iface: u8, row: u128) -> ObservedPort {
         iface_id: format!("p{iface}"),
         id: id(container),
         link: None,
+        socket: None,
     }
+}
+
+/// Attachments that are sockets: containers 20 and above; two of them are in one pod.
+fn vhost(container: u8, iface: u8, ordinal: u64) -> Record {
+    let pod = Pod {
+        namespace: "vms".into(),
+        name: "a".into(),
+        uid: format!("u{}", container / 2),
+    };
+    let dir = Path::new("/run/v");
+    let socket = Socket::new(dir, &pod, "net1", Volume::HookSidecarSockets).unwrap();
+    Record {
+        end: End::VhostUser(socket),
+        ..record(container, iface, ordinal)
+    }
+}
+
+fn mount(container: u8) -> String {
+    vhost(container, 0, 0).socket().unwrap().mount.clone()
 }
 
 /// What the world is after an action, as the actions promise.
@@ -98,6 +121,7 @@ fn apply(mut world: Observed, actions: &[Action]) -> Observed {
                     iface_id,
                     id: record.id.clone(),
                     link,
+                    socket: record.socket().map(|socket| socket.server_path.clone()),
                 });
             }
             Action::SetUp(record) => {
@@ -105,6 +129,18 @@ fn apply(mut world: Observed, actions: &[Action]) -> Observed {
             }
             Action::RemoveLink(name) => {
                 world.links.remove(name);
+            }
+            Action::Mount(record) => {
+                let mount = &record.socket().unwrap().mount;
+                world.sockets.mounts.insert(mount.clone());
+                let records = world.records.iter();
+                let same = records.filter(|one| one.socket().is_some_and(|s| s.mount == *mount));
+                for one in same {
+                    world.sockets.unmounted.remove(&one.id);
+                }
+            }
+            Action::Unmount(name) => {
+                world.sockets.mounts.remove(name);
             }
             Action::Forget(id) => world.records.retain(|record| record.id != *id),
         }
@@ -119,9 +155,47 @@ fn world() -> impl Strategy<Value = Observed> {
     let fars = proptest::collection::btree_map(10..14u8, (4..6u8, 0..9u64), 0..4);
     let far_ports = proptest::collection::vec((10..15u8, 4..6u8, 1..3u32), 0..4);
     let representors = proptest::collection::btree_map(10..14u8, (1..3u32, any::<bool>()), 0..4);
-    let everything = (records, ports, links, fars, far_ports, representors);
+    // Whether the mount is missing, and whether the sandbox has ended.
+    let sockets = proptest::collection::btree_map(
+        20..24u8,
+        (7..9u8, 0..9u64, any::<bool>(), any::<bool>()),
+        0..4,
+    );
+    let socket_ports = proptest::collection::vec((20..25u8, 7..9u8, any::<bool>()), 0..4);
+    let mounts = proptest::collection::btree_set(20..26u8, 0..4);
+    let sockets = (sockets, socket_ports, mounts);
+    let everything = (
+        records,
+        ports,
+        links,
+        fars,
+        far_ports,
+        representors,
+        sockets,
+    );
     everything.prop_map(
-        |(records, ports, links, fars, far_ports, representors)| Observed {
+        |(
+            records,
+            ports,
+            links,
+            fars,
+            far_ports,
+            representors,
+            (sockets, socket_ports, mounts),
+        )| Observed {
+            sockets: order::Observed {
+                mounts: mounts.into_iter().map(mount).collect(),
+                unmounted: sockets
+                    .iter()
+                    .filter(|(_, (_, _, unmounted, _))| *unmounted)
+                    .map(|(container, _)| id(*container))
+                    .collect(),
+                ended: sockets
+                    .iter()
+                    .filter(|(_, (_, _, _, ended))| *ended)
+                    .map(|(container, _)| id(*container))
+                    .collect(),
+            },
             records: records
                 .into_iter()
                 // Ordinals are unique.
@@ -130,6 +204,9 @@ fn world() -> impl Strategy<Value = Observed> {
                 })
                 .chain(fars.iter().map(|(container, (iface, ordinal))| {
                     far(*container, *iface, ordinal * 10 + u64::from(*container))
+                }))
+                .chain(sockets.iter().map(|(container, (iface, ordinal, ..))| {
+                    vhost(*container, *iface, ordinal * 10 + u64::from(*container))
                 }))
                 .collect(),
             representors: representors
@@ -149,6 +226,15 @@ fn world() -> impl Strategy<Value = Observed> {
                             far_port(container, iface, 100 + row as u128, link)
                         }),
                 )
+                .chain(socket_ports.into_iter().enumerate().map(
+                    |(row, (container, iface, right))| ObservedPort {
+                        socket: right.then(|| {
+                            let record = vhost(container, iface, 0);
+                            record.socket().unwrap().server_path.clone()
+                        }),
+                        ..port(container, iface, 200 + row as u128)
+                    },
+                ))
                 .collect(),
             links: links
                 .into_iter()
@@ -171,9 +257,17 @@ proptest! {
         let after = apply(world.clone(), &plan(&world));
         for record in &world.records {
             let of_host = record.far().is_some();
-            let alive = of_host || world.links.contains(&record.id.host_link());
+            let is_socket = record.socket().is_some();
+            let alive = match is_socket {
+                true => !world.sockets.ended.contains(&record.id),
+                false => of_host || world.links.contains(&record.id.host_link()),
+            };
             prop_assert_eq!(after.records.contains(record), alive);
-            if alive && !of_host {
+            if alive && is_socket && world.sockets.unmounted.contains(&record.id) {
+                let mount = &record.socket().unwrap().mount;
+                prop_assert!(after.sockets.mounts.contains(mount));
+            }
+            if alive && !of_host && !is_socket {
                 prop_assert!(after.links.contains(&record.id.host_link()));
             }
             let iface_id = &record.port.iface_id;
@@ -193,6 +287,9 @@ proptest! {
         let owned: BTreeSet<_> = after.records.iter().map(Record::link).collect();
         prop_assert!(after.links.iter().all(|link| owned.contains(link)));
         prop_assert!(after.ports.iter().all(|port| owned.contains(&port.name)));
+        let sockets = after.records.iter().filter_map(Record::socket);
+        let needed: BTreeSet<_> = sockets.map(|socket| &socket.mount).collect();
+        prop_assert!(after.sockets.mounts.iter().all(|mount| needed.contains(mount)));
     }
 }
 
@@ -229,6 +326,32 @@ fn an_add_that_was_killed_leaves_nothing() {
     let steps = [
         Action::RemovePort(port(1, 0, 7)),
         Action::RemoveLink(id(1).host_link()),
+    ];
+    assert_eq!(plan(&world), steps);
+}
+
+#[test]
+fn a_socket_is_no_broken_attachment_for_having_no_link() {
+    let lives = vhost(20, 7, 1);
+    let mut world = Observed {
+        records: vec![lives.clone()],
+        ports: vec![ObservedPort {
+            socket: Some(lives.socket().unwrap().server_path.clone()),
+            ..port(20, 7, 9)
+        }],
+        ..Observed::default()
+    };
+    world.sockets.mounts.insert(mount(20));
+    assert_eq!(plan(&world), Vec::new());
+    world.sockets.mounts.clear();
+    world.sockets.unmounted.insert(id(20));
+    assert_eq!(plan(&world), vec![Action::Mount(lives.clone())]);
+    world.sockets.mounts.insert(mount(20));
+    world.sockets.ended.insert(id(20));
+    let steps = [
+        Action::RemovePort(world.ports[0].clone()),
+        Action::Forget(id(20)),
+        Action::Unmount(mount(20)),
     ];
     assert_eq!(plan(&world), steps);
 }

@@ -6,4 +6,5 @@ mod events;
 mod faults;
 pub(crate) mod guest;
 mod server;
+mod vhostuser;
 pub(crate) mod world;

@@ -40,6 +40,7 @@ fn bare(home: &Path, recovered: bool) -> Arc<Node> {
         mtu: watch::channel(None).1,
         recovered: watch::channel(recovered).1,
         metrics: Metrics::register(&mut Registry::default()),
+        vhost: super::world::vhost(home),
     })
 }
 

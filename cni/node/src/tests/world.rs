@@ -1,6 +1,7 @@
 //! One node with its OVN, and the requests of a runtime.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::ovn_controller::OvnController;
 use crate::server::Operations;
 use crate::southbound::Southbound;
 use crate::store::Store;
+use crate::vhostuser::{self, Args, VhostUser};
 use crate::vswitch::Vswitch;
 use crate::{plumb, reconcile, server};
 use daemon::keyed::Locks;
@@ -33,7 +35,15 @@ pub(crate) struct World {
 impl World {
     /// OVN with an empty switch `default` and a switch `blue`; ovn-controller runs.
     pub(crate) async fn start() -> Self {
-        let mut ovn = Ovn::start().await;
+        Self::with(Ovn::start().await)
+    }
+
+    /// The same with DPDK.
+    pub(crate) async fn start_dpdk() -> Self {
+        Self::with(Ovn::start_dpdk(64).await)
+    }
+
+    fn with(mut ovn: Ovn) -> Self {
         let sb = ovn.place().southbound;
         ovn.vsctl(&format!(
             "set Open_vSwitch . external_ids:system-id={NODE} external_ids:ovn-remote={sb} \
@@ -67,12 +77,28 @@ impl World {
             mtu: watch::channel(Some(MTU)).1,
             recovered: watch::channel(true).1,
             metrics: Metrics::register(&mut Registry::default()),
+            vhost: self.vhost(),
         });
         eventually("both databases are read", || {
             node.southbound.trouble().is_none() && node.vswitch.trouble().is_none()
         })
         .await;
         node
+    }
+
+    fn vhost(&self) -> VhostUser {
+        vhost(self.ovn.home())
+    }
+
+    /// The directory of a pod's volume, as kubelet makes it.
+    pub(crate) fn volume(&self, pod: &TestPod, volume: &str) -> PathBuf {
+        let path = format!(
+            "kubelet/pods/{}/volumes/kubernetes.io~empty-dir/{volume}",
+            pod.uid
+        );
+        let path = self.ovn.home().join(path);
+        std::fs::create_dir_all(&path).unwrap();
+        path
     }
 
     /// What cni-controller does for a scheduled pod's interface. `host` is the last byte of its addresses.
@@ -130,8 +156,28 @@ impl World {
             .all()
             .into_iter()
             .map(|record| format!("record {}", record.id));
-        links.chain(interfaces).chain(records).collect()
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts: Vec<_> = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4)?.strip_prefix("/run/outboard/vhost/"))
+            .filter(|name| *name != ".staging")
+            .map(|name| format!("mount {name}"))
+            .collect();
+        let all = links.chain(interfaces).chain(records).chain(mounts);
+        all.collect()
     }
+}
+
+/// Volumes below `home`, mounts below /run.
+pub(crate) fn vhost(home: &Path) -> VhostUser {
+    let args = Args {
+        vhost_dir: "/run/outboard/vhost".into(),
+        kubelet_root: home.join("kubelet"),
+        vhost_uid: 107,
+        vhost_gid: 107,
+    };
+    let metrics = vhostuser::Metrics::register(&mut Registry::default());
+    VhostUser::new(args, Path::new("/sys"), metrics)
 }
 
 /// A pod; its sandboxes are network namespaces of the test's sandbox.

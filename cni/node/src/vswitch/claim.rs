@@ -9,6 +9,7 @@ use crate::attachment::{AttachmentId, Record};
 use crate::dpu::representor::Plug;
 use crate::reconcile::plan::ObservedPort;
 use crate::rows::external_id;
+use crate::vhostuser::needs;
 
 pub(super) const OWNER_KEY: &str = "outboard";
 pub(super) const OWNER_POD: &str = "pod";
@@ -28,11 +29,22 @@ pub(super) fn is_for(row: &Row, iface_id: &str) -> bool {
     external_id(row, IFACE_ID) == Some(iface_id)
 }
 
+const SERVER_PATH: &str = "vhost-server-path";
+
 /// The columns of a new Interface. `link` is the representor's index.
 pub(super) fn columns(record: &Record, link: Option<u32>) -> Values {
     let columns = Values::new()
         .set("name", record.link().as_str())
         .set("external_ids", external_ids(record, link));
+    if let Some(socket) = record.socket() {
+        return columns
+            .set("type", needs::TYPE)
+            .set(
+                "options",
+                BTreeMap::from([(SERVER_PATH.to_owned(), socket.server_path.clone())]),
+            )
+            .set("mtu_request", i64::from(socket.mtu));
+    }
     match record.far().map(|far| (&far.plug, far.mtu)) {
         Some((Plug::Dpdk { devargs }, mtu)) => columns
             .set("type", "dpdk")
@@ -80,7 +92,7 @@ fn external_ids(record: &Record, link: Option<u32>) -> BTreeMap<String, String> 
 
 /// An Interface of ours as the reconcile loop sees it.
 pub(super) fn observed(interface: Interface) -> ObservedPort {
-    let mut ids = interface.external_ids;
+    let (mut ids, mut options) = (interface.external_ids, interface.options);
     let link = ids.get(LINK).and_then(|index| index.parse().ok());
     let mut take = |key: &str| ids.remove(key).unwrap_or_default();
     ObservedPort {
@@ -92,5 +104,6 @@ pub(super) fn observed(interface: Interface) -> ObservedPort {
             ifname: take(IFNAME),
         },
         link,
+        socket: options.remove(SERVER_PATH),
     }
 }

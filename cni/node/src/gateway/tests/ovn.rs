@@ -23,14 +23,40 @@ const SOUTHBOUND_TLS: [&str; 4] = [
 pub(crate) struct Ovn {
     home: tempfile::TempDir,
     children: Vec<Child>,
+    programs: Vec<String>,
+    vswitchd: String,
 }
+
+/// Debian's ovs-vswitchd with DPDK; the alternative of that name stays the one without.
+const WITH_DPDK: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
 impl Ovn {
     /// Everything but ovn-controller.
     pub(crate) async fn start() -> Self {
+        Self::start_with("ovs-vswitchd", None).await
+    }
+
+    /// The same with DPDK in ovs-vswitchd, of which `memory` MiB of huge pages.
+    pub(crate) async fn start_dpdk(memory: u32) -> Self {
+        hugepages(u64::from(memory) / 2 + 64);
+        sh("mkdir -p /run/huge && mount -t hugetlbfs none /run/huge");
+        let extra = format!(
+            "--no-pci --huge-dir=/run/huge --file-prefix=obt{}",
+            lab_number()
+        );
+        let config = format!(
+            "other_config:dpdk-init=true 'other_config:dpdk-extra=\"{extra}\"' other_config:dpdk-socket-mem={memory} \
+             other_config:per-port-memory=true other_config:pmd-cpu-mask=0x1"
+        );
+        Self::start_with(WITH_DPDK, Some(&config)).await
+    }
+
+    async fn start_with(vswitchd: &str, config: Option<&str>) -> Self {
         let mut ovn = Self {
             home: tempfile::tempdir().unwrap(),
             children: Vec::new(),
+            programs: Vec::new(),
+            vswitchd: vswitchd.to_owned(),
         };
         for (name, schema) in [
             ("ovs", "/usr/share/openvswitch/vswitch.ovsschema"),
@@ -50,14 +76,31 @@ impl Ovn {
             eventually("ovsdb-server's socket", || socket.exists()).await;
         }
         ovn.vsctl("--no-wait init");
-        let vswitch = ovn.remote("ovs");
-        ovn.spawn("ovs-vswitchd", &[&vswitch, "--disable-system"]);
+        if let Some(config) = config {
+            ovn.vsctl(&format!("--no-wait set Open_vSwitch . {config}"));
+        }
+        ovn.start_vswitchd();
         let (nb, sb) = (ovn.remote("nb"), ovn.remote("sb"));
         ovn.spawn(
             "ovn-northd",
             &[&format!("--ovnnb-db={nb}"), &format!("--ovnsb-db={sb}")],
         );
         ovn
+    }
+
+    /// Starts ovs-vswitchd (again).
+    pub(crate) fn start_vswitchd(&mut self) {
+        let (program, vswitch) = (self.vswitchd.clone(), self.remote("ovs"));
+        self.spawn(&program, &[&vswitch, "--disable-system"]);
+    }
+
+    /// Kills ovs-vswitchd.
+    pub(crate) fn kill_vswitchd(&mut self) {
+        let program = self.vswitchd.clone();
+        let at = self.programs.iter().rposition(|name| *name == program);
+        let child = &mut self.children[at.expect("it was started")];
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     pub(crate) fn start_controller(&mut self) {
@@ -134,8 +177,10 @@ impl Ovn {
     /// Everything that the program says goes to a file in the sandbox's directory.
     fn spawn(&mut self, program: &str, arguments: &[&str]) {
         let number = self.children.len();
-        let log =
-            std::fs::File::create(self.home().join(format!("{program}.{number}.log"))).unwrap();
+        let name = Path::new(program).file_name().unwrap().to_string_lossy();
+        let log = self.home().join(format!("{name}.{number}.log"));
+        let log = std::fs::File::create(log).unwrap();
+        self.programs.push(program.to_owned());
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -152,7 +197,7 @@ impl Ovn {
         }
         self.children.push(command.spawn().unwrap_or_else(|error| {
             panic!(
-                "{program}: {error} (make setup installs openvswitch-switch, ovn-central, ovn-host)"
+                "{program}: {error} (make setup installs openvswitch-switch, openvswitch-switch-dpdk, ovn-central, ovn-host)"
             )
         }));
     }
@@ -180,4 +225,27 @@ impl Drop for Ovn {
             let _ = child.wait();
         }
     }
+}
+
+/// As many free huge pages of 2 MiB, made if there are fewer.
+fn hugepages(wanted: u64) {
+    let dir = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB");
+    let read = |file: &str| -> u64 {
+        let text = std::fs::read_to_string(dir.join(file)).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let (free, all) = (read("free_hugepages"), read("nr_hugepages"));
+    if free < wanted {
+        std::fs::write(dir.join("nr_hugepages"), (all + wanted - free).to_string()).unwrap();
+    }
+    assert!(
+        read("free_hugepages") >= wanted,
+        "{wanted} free huge pages of 2 MiB are needed: sysctl -w vm.nr_hugepages=<more>"
+    );
+}
+
+/// Differs from that of all others on this machine: in a sandbox every test is process 1.
+fn lab_number() -> u128 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap().as_nanos()
 }
