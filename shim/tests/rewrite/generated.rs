@@ -113,7 +113,7 @@ fn domain() -> impl Strategy<Value = (String, Vec<String>)> {
             node
         };
         let mut xml = String::from("<domain type='kvm' xmlns:x='urn:x' xmlns:qemu='urn:q'>");
-        let mut put = |xml: &mut String, node: &str| {
+        let put = |xml: &mut String, node: &str| {
             xml.push_str(blank);
             xml.push_str(node);
         };
@@ -145,7 +145,7 @@ fn domain() -> impl Strategy<Value = (String, Vec<String>)> {
 }
 
 fn vmi(order: bool) -> Vmi {
-    let mut names = vec!["net1", "other", "net2"];
+    let mut names = ["net1", "other", "net2"];
     if order {
         names.reverse();
     }
