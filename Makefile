@@ -15,14 +15,14 @@ LAB_TESTS := ovn_lab cni_matrix node_faults host_vm csi_chain csi_faults
 CLUSTER_TESTS := $(filter-out tidy $(LAB_TESTS),$(sort $(E2E_TESTS)))
 
 # The programs that run in clusters, and the crates that have them.
-PROGRAMS := cni-node cni-controller csi-controller csi-node-host csi-node-dpu opi-bridge volume-attacher outboard-engine
+PROGRAMS := cni-node cni-controller csi-controller csi-node-host csi-node-dpu opi-bridge volume-attacher outboard-engine vhostuser-shim
 PROGRAM_CRATES := cni-node cni-controller csi-controller csi-node bridge attacher engine
 
 # Without failpoints: no feature is named.
 define release
 cargo build --release $(addprefix -p ,$(PROGRAM_CRATES))
-cargo build --profile plugin -p cni-bin
-@cp target/x86_64-unknown-linux-gnu/plugin/outboard $(RELEASE)/
+cargo build --profile plugin -p cni-bin -p shim
+@cp $(addprefix target/x86_64-unknown-linux-gnu/plugin/,outboard vhostuser-shim) $(RELEASE)/
 endef
 
 .DEFAULT_GOAL := help
@@ -60,10 +60,10 @@ lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
-images: setup ## build the container images (release: cni, csi, engine) into target/images/ as OCI archives
+images: setup ## build the container images (release: cni, csi, engine, vhostuser-shim) into target/images/ as OCI archives
 	$(release)
 	@! grep -aqs -e FAILPOINTS -e OUTBOARD_KILL_AT $(addprefix $(RELEASE)/,$(PROGRAMS)) || { echo "images: a release build has failpoints in it" >&2; exit 1; }
-	@OUTBOARD_BIN=$(RELEASE) OUTBOARD_TAG=$(VERSION) manifests/images/build.sh target/images cni csi engine
+	@OUTBOARD_BIN=$(RELEASE) OUTBOARD_TAG=$(VERSION) manifests/images/build.sh target/images cni csi engine vhostuser-shim
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r verb text; do printf '  make %-9s %s\n' "$$verb" "$$text"; done
