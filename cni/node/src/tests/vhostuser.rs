@@ -288,5 +288,5 @@ fn a_node_without_dpdk_says_what_it_lacks() {
 
 /// Serves an ADD of the machine's interface in that sandbox.
 pub(super) async fn add(node: &Arc<crate::node::Node>, sandbox: &str) {
-    ask(&**node, &vhost(Command::Add, sandbox)).await.unwrap();
+    ask(node, &vhost(Command::Add, sandbox)).await.unwrap();
 }

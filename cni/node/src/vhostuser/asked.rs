@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    fn of(keys: Value) -> Result<Kind, Error> {
+    fn of(keys: &Value) -> Result<Kind, Error> {
         let mut config = json!({"cniVersion": "1.1.0", "name": "fast", "type": "outboard"});
         config
             .as_object_mut()
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn a_configuration_without_a_kind_is_as_it_always_was() {
-        assert_eq!(of(json!({})), Ok(Kind::Netns));
-        assert_eq!(of(json!({"kind": null, "queues": null})), Ok(Kind::Netns));
+        assert_eq!(of(&json!({})), Ok(Kind::Netns));
+        assert_eq!(of(&json!({"kind": null, "queues": null})), Ok(Kind::Netns));
         let file = json!({"runtimeConfig": {"CNIDeviceInfoFile": 7}});
-        assert_eq!(of(file), Ok(Kind::Netns));
+        assert_eq!(of(&file), Ok(Kind::Netns));
     }
 
     #[test]
@@ -152,13 +152,16 @@ mod tests {
         };
         let keys = json!({"kind": "vhostuser", "queues": 4, "socketVolume": "shared-dir",
             "runtimeConfig": {"CNIDeviceInfoFile": "/var/run/k8s.cni.cncf.io/devinfo/cni/x"}});
-        assert_eq!(of(keys), Ok(Kind::VhostUser(asked)));
+        assert_eq!(of(&keys), Ok(Kind::VhostUser(asked)));
         let plain = Asked {
             queues: 1,
             volume: None,
             device_info: None,
         };
-        assert_eq!(of(json!({"kind": "vhostuser"})), Ok(Kind::VhostUser(plain)));
+        assert_eq!(
+            of(&json!({"kind": "vhostuser"})),
+            Ok(Kind::VhostUser(plain))
+        );
     }
 
     #[rstest]
@@ -172,7 +175,7 @@ mod tests {
     #[case(json!({"socketVolume": "shared-dir"}), "without \"kind\"")]
     #[case(json!({"kind": "vhostuser", "runtimeConfig": {"CNIDeviceInfoFile": "x"}}), "CNIDeviceInfoFile")]
     fn a_bad_key_is_named(#[case] keys: Value, #[case] says: &str) {
-        let error = of(keys).unwrap_err();
+        let error = of(&keys).unwrap_err();
         assert_eq!(error.code, code::INVALID_CONFIG, "{error}");
         assert!(
             error.cause.contains(says) && error.cause.contains("fast") && !error.remedy.is_empty(),

@@ -15,7 +15,7 @@ async fn die(world: &World, point: &str, command: Command) {
     fail::cfg(point, "panic").unwrap();
     let task = tokio::spawn({
         let node = Arc::clone(&node);
-        async move { ask(&*node, &vhost(command, "vm")).await }
+        async move { ask(&node, &vhost(command, "vm")).await }
     });
     let died = task.await;
     assert!(
@@ -55,7 +55,7 @@ fn a_socket_cut_off_between_any_two_steps_leaves_nothing() {
                 let left = world.leftovers(&node).await;
                 // Port, record and mount.
                 assert_eq!(left.len(), if whole { 3 } else { 0 }, "{point}: {left:?}");
-                ask(&*node, &vhost(Command::Del, "vm")).await.unwrap();
+                ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
                 let left = world.leftovers(&node).await;
                 assert!(left.is_empty(), "{point}: {left:?}");
                 assert!(!Path::new(DEVINFO).exists() && !mount().exists(), "{point}");
@@ -81,10 +81,10 @@ fn the_younger_sandbox_of_a_machine_has_the_socket() {
             assert_eq!(holders[0].id.container, "vm2");
             assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             // The older one's DEL comes late: port and mount are the younger one's.
-            ask(&*node, &vhost(Command::Del, "vm")).await.unwrap();
+            ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
             let left = world.leftovers(&node).await;
             assert_eq!(left.len(), 3, "{left:?}");
-            ask(&*node, &vhost(Command::Del, "vm2")).await.unwrap();
+            ask(&node, &vhost(Command::Del, "vm2")).await.unwrap();
             assert!(world.leftovers(&node).await.is_empty());
         },
     );

@@ -1,6 +1,7 @@
 //! A machine of QEMU serves the socket: packets pass, and pass again after ovs-vswitchd was killed.
 
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cni_bin::wire::Command;
 use lab::host_vm::{HostVm, HostVmSpec};
@@ -9,6 +10,12 @@ use super::{DB, IFNAME, add, mount, prepared, vhost};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
 use crate::tests::world::{MTU, ask, request, sandbox};
 use crate::vhostuser::watch;
+
+/// Each test has a machine and a thread of DPDK that never sleeps: one after the other.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A machine with two pairs of queues; its MTU is not the interface's.
 fn boot(home: &Path) -> HostVm {
@@ -34,6 +41,7 @@ fn boot(home: &Path) -> HostVm {
 
 #[test]
 fn a_port_without_a_memory_pool_is_said_when_the_machine_is_there() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::machine::a_port_without_a_memory_pool_is_said_when_the_machine_is_there",
         async {
@@ -46,7 +54,6 @@ fn a_port_without_a_memory_pool_is_said_when_the_machine_is_there() {
             let home = tempfile::tempdir().unwrap();
             let vm = boot(home.path());
             vm.run("/bin/ip link set eth0 up").unwrap();
-            println!("{}", world.ovn.vsctl("list Interface"));
             eventually("Open vSwitch says it", || {
                 !watch::problems(&node).is_empty()
             })
@@ -57,7 +64,7 @@ fn a_port_without_a_memory_pool_is_said_when_the_machine_is_there() {
                 "{said}"
             );
             drop(vm);
-            ask(&*node, &vhost(Command::Del, "vm")).await.unwrap();
+            ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
             assert!(world.leftovers(&node).await.is_empty());
         },
     );
@@ -65,6 +72,7 @@ fn a_port_without_a_memory_pool_is_said_when_the_machine_is_there() {
 
 #[test]
 fn a_machine_reaches_a_pod_through_its_socket_and_again_after_a_restart_of_open_vswitch() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::machine::a_machine_reaches_a_pod_through_its_socket_and_again_after_a_restart_of_open_vswitch",
         async {
@@ -72,7 +80,7 @@ fn a_machine_reaches_a_pod_through_its_socket_and_again_after_a_restart_of_open_
             let node = world.node().await;
             world.allocate(&DB, "eth0", "blue", 9);
             sandbox("db");
-            ask(&*node, &request(Command::Add, &DB, "db", "eth0"))
+            ask(&node, &request(Command::Add, &DB, "db", "eth0"))
                 .await
                 .unwrap();
             add(&node, "vm").await;
@@ -93,8 +101,8 @@ fn a_machine_reaches_a_pod_through_its_socket_and_again_after_a_restart_of_open_
             world.ovn.start_vswitchd();
             eventually("the machine reaches the pod again", ping).await;
             drop(vm);
-            ask(&*node, &vhost(Command::Del, "vm")).await.unwrap();
-            ask(&*node, &request(Command::Del, &DB, "db", "eth0"))
+            ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
+            ask(&node, &request(Command::Del, &DB, "db", "eth0"))
                 .await
                 .unwrap();
             assert!(world.leftovers(&node).await.is_empty());
