@@ -45,6 +45,9 @@ enum Verb {
         /// How many hosts with a DPU each, in topology dpu.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
         pairs: u8,
+        /// A node whose Open vSwitch is the build with DPDK, for VMs with vhost-user ports; several times for several nodes.
+        #[arg(long, value_name = "NODE")]
+        dpdk: Vec<String>,
         /// Without Outboard: pods get the reference bridge network.
         #[arg(long, conflicts_with = "topology")]
         no_outboard: bool,
@@ -112,6 +115,7 @@ impl Verb {
                 nodes,
                 pairs,
                 id,
+                dpdk,
                 no_outboard,
                 no_storage,
             } => {
@@ -128,6 +132,7 @@ impl Verb {
                             Shape::Plain => Topology::Plain,
                             Shape::Dpu => Topology::Dpu { pairs },
                         },
+                        dpdk,
                     },
                     network,
                     storage: topology == Shape::Plain && !no_storage && !no_outboard,

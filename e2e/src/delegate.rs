@@ -13,6 +13,9 @@ use crate::node::Node;
 use crate::pods::{self, Pod};
 use crate::shell;
 
+/// Where Multus has plugins write what they say of a device.
+const DEVICE_INFO: &str = "/var/run/k8s.cni.cncf.io/devinfo/cni";
+
 /// One interface of one sandbox.
 pub struct Delegate<'a> {
     node: &'a Node,
@@ -54,10 +57,18 @@ impl<'a> Delegate<'a> {
             "-o",
             "jsonpath={.spec.config}",
         ])?;
+        let mut config: Value = serde_json::from_str(&config)
+            .with_context(|| format!("NetworkAttachmentDefinition {definition}: {config}"))?;
+        if config["capabilities"]["CNIDeviceInfoFile"] == json!(true) {
+            let file = format!(
+                "{DEVICE_INFO}/{namespace}-{pod}-{ifname}.json",
+                pod = pod.name
+            );
+            config["runtimeConfig"]["CNIDeviceInfoFile"] = json!(file);
+        }
         Ok(Self {
             sandbox: sandbox(node, &pod.uid)?,
-            config: serde_json::from_str(&config)
-                .with_context(|| format!("NetworkAttachmentDefinition {definition}: {config}"))?,
+            config,
             ifname: ifname.into(),
             node,
             pod,
@@ -83,6 +94,34 @@ impl<'a> Delegate<'a> {
             config["prevResult"] = json!(result);
         }
         self.call("DEL", &config).map(drop)
+    }
+
+    /// CHECK, with the result of the ADD.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn check(&self, result: &Value) -> Result<()> {
+        let mut config = self.config.clone();
+        config["prevResult"] = json!(result);
+        self.call("CHECK", &config).map(drop)
+    }
+
+    /// What the plugin has said of the interface's device, as it stands in its file; none where there is no file.
+    ///
+    /// # Errors
+    /// The definition asks for none, or the file holds no JSON.
+    pub fn device_info(&self) -> Result<Option<Value>> {
+        let file = self.config["runtimeConfig"]["CNIDeviceInfoFile"]
+            .as_str()
+            .context("the definition lacks the capability CNIDeviceInfoFile")?;
+        let text = self
+            .node
+            .script(&format!("[ ! -e {file} ] || cat {file}"))?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let info = serde_json::from_str(&text).with_context(|| format!("{file} is no JSON"))?;
+        Ok(Some(info))
     }
 
     fn call(&self, verb: &str, config: &Value) -> Result<String> {

@@ -9,6 +9,8 @@ use crate::shell;
 
 /// What `IMAGE` in the lab's environment names: busybox with all applets.
 pub(crate) const BUSYBOX: &str = "docker.io/outboard/busybox:lab";
+/// The hook sidecar of VMs.
+pub(crate) const SHIM: &str = "docker.io/outboard/vhostuser-shim:lab";
 /// What holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "docker.io/outboard/pause:lab";
 
@@ -69,11 +71,11 @@ pub(crate) fn program(name: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Builds the images whose contents changed; gives their archives.
+/// Builds the images whose contents changed, those for pods with VMs (`vms`) among them; gives their archives.
 ///
 /// # Errors
 /// A program was not built, or buildah fails: the message is its own.
-pub(crate) fn build(set: Set) -> Result<Vec<PathBuf>> {
+pub(crate) fn build(set: Set, vms: bool) -> Result<Vec<PathBuf>> {
     let script = checkout()
         .join("manifests/images/build.sh")
         .display()
@@ -92,6 +94,9 @@ pub(crate) fn build(set: Set) -> Result<Vec<PathBuf>> {
     }
     if set == Set::Storage {
         argv.extend(["csi", "engine", SIDECARS]);
+    }
+    if vms {
+        argv.push("vhostuser-shim");
     }
     let printed = shell::run(&argv)?;
     let archives = printed

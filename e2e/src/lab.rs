@@ -90,7 +90,8 @@ impl Lab {
                 anyhow::bail!("the lab's storage needs Services, and so Outboard's network")
             }
         };
-        let archives = std::thread::spawn(move || images::build(set));
+        let vms = !config.site.dpdk.is_empty();
+        let archives = std::thread::spawn(move || images::build(set, vms));
         let site = Site::create(&config.site)?;
         clock.say(site.id(), "namespaces and wires");
         site::in_parallel(site.nodes().iter(), uplink::of_node)?;
@@ -280,6 +281,16 @@ impl Lab {
     /// The busybox image that is in every node.
     pub fn image(&self) -> &'static str {
         images::BUSYBOX
+    }
+
+    /// The hook sidecar for VMs; in every node of a lab that has one with DPDK.
+    pub fn shim_image(&self) -> &'static str {
+        images::SHIM
+    }
+
+    /// What does nothing, for any user: in every node.
+    pub fn pause_image(&self) -> &'static str {
+        images::PAUSE
     }
 
     /// The lab's environment file, as shell text.

@@ -26,6 +26,7 @@ pub struct Node {
     lab: u8,
     index: u8,
     role: Role,
+    dpdk: bool,
     dir: PathBuf,
     cgroup: Cgroup,
     holder: i32,
@@ -62,6 +63,7 @@ impl Node {
             lab,
             index: place.index,
             role: place.role.clone(),
+            dpdk: place.dpdk,
             holder: process.pid()?,
             dir,
             cgroup,
@@ -80,6 +82,7 @@ impl Node {
             lab,
             index: place.index,
             role: place.role.clone(),
+            dpdk: place.dpdk,
             holder,
             dir,
             cgroup: Cgroup::existing(lab, name),
@@ -94,6 +97,11 @@ impl Node {
     /// What the node is.
     pub fn role(&self) -> &Role {
         &self.role
+    }
+
+    /// Whether its Open vSwitch is the build with DPDK.
+    pub fn has_dpdk(&self) -> bool {
+        self.dpdk
     }
 
     /// The network namespace's name, as `ip netns` knows it on the machine.

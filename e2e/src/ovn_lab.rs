@@ -50,6 +50,7 @@ impl OvnLab {
             id: None,
             nodes: config.nodes,
             topology: config.topology,
+            ..SiteConfig::default()
         })?;
         // Central is reached over the underlay, which is OVS already: switches first.
         site::in_parallel(site.nodes().iter(), uplink::of_node)?;

@@ -71,7 +71,7 @@ pub fn all(lab: &Lab) -> Result<Vec<Pod>> {
         .as_array()
         .into_iter()
         .flatten()
-        .map(pod)
+        .map(read)
         .collect())
 }
 
@@ -81,12 +81,13 @@ pub fn all(lab: &Lab) -> Result<Vec<Pod>> {
 /// There is none of that name, or the API server does not answer.
 pub fn one(lab: &Lab, namespace: &str, name: &str) -> Result<Pod> {
     let text = lab.kubectl(&["get", "pod", "-n", namespace, name, "-o", "json"])?;
-    Ok(pod(
-        &serde_json::from_str(&text).context("kubectl printed no JSON")?
+    Ok(read(
+        &serde_json::from_str(&text).context("kubectl printed no JSON")?,
     ))
 }
 
-fn pod(object: &Value) -> Pod {
+/// A pod from its object.
+pub(crate) fn read(object: &Value) -> Pod {
     let (meta, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mirror = text(&meta["annotations"]["kubernetes.io/config.mirror"]);

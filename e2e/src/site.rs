@@ -7,7 +7,7 @@ use crate::cgroup::Cgroup;
 use crate::node::Node;
 use crate::process::Process;
 use crate::topology::{Place, Topology, places};
-use crate::{card, fabric, shell, state, sweep};
+use crate::{card, dpdk, fabric, shell, state, sweep};
 use anyhow::{Context as _, Result};
 
 /// What ground is wanted.
@@ -19,6 +19,9 @@ pub struct SiteConfig {
     pub nodes: u8,
     /// Which nodes.
     pub topology: Topology,
+    /// Names of the nodes whose Open vSwitch is the build with DPDK: VMs on them have vhost-user ports. Takes huge pages of the
+    /// machine's memory while the lab is up.
+    pub dpdk: Vec<String>,
 }
 
 impl Default for SiteConfig {
@@ -27,6 +30,7 @@ impl Default for SiteConfig {
             id: None,
             nodes: 2,
             topology: Topology::Plain,
+            dpdk: Vec::new(),
         }
     }
 }
@@ -56,7 +60,8 @@ impl Site {
             nodes: Vec::new(),
             owned: true,
         };
-        let places = places(config.topology, config.nodes);
+        let places = places(config.topology, config.nodes, &config.dpdk)?;
+        dpdk::reserve(&site.dir, config.dpdk.len())?;
         fs::write(site.dir.join(PLACES), serde_json::to_vec(&places)?)?;
         fabric::create(id, &places)?;
         site.start_outside()?;

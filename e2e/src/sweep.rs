@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::{cgroup, fabric, shell, state, wait};
+use crate::{cgroup, dpdk, fabric, shell, state, wait};
 
 /// What a sweep that was cut off must still take away.
 const LOOPS: &str = "loops.json";
 
 /// Removes all that lab `id` has on this machine: processes (the storage daemons among them), cgroups, loop devices, network
-/// namespaces, links, state.
+/// namespaces, links, huge pages, state.
 ///
 /// # Errors
 /// Something resists; all the rest is gone then, and a second call tries again.
@@ -26,9 +26,11 @@ pub(crate) fn remove(id: u8) -> Result<()> {
     let processes = cgroup::remove_lab(id);
     let loops = loops.and_then(|loops| loops::detach(&loops));
     let network = remove_network(id);
+    let pages = dpdk::release(&dir);
     processes?;
     loops?;
     network?;
+    pages?;
     wait::until_true(
         &format!("the removal of {}", dir.display()),
         Duration::from_secs(10),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::node::Node;
-use crate::{conntrack, wait};
+use crate::{conntrack, dpdk, wait};
 
 const OVS_SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const DB: &str = "unix:/run/openvswitch/db.sock";
@@ -78,10 +78,15 @@ fn start_switch(node: &Node) -> Result<()> {
     )?;
     socket(node, "/run/openvswitch/db.sock")?;
     node.exec(&["ovs-vsctl", "--no-wait", "init"])?;
+    let program = if node.has_dpdk() {
+        dpdk::prepare(node)?
+    } else {
+        "ovs-vswitchd"
+    };
     node.start(
         "ovs-vswitchd",
         &[
-            "ovs-vswitchd",
+            program,
             DB,
             "--disable-system",
             "--pidfile=/run/openvswitch/ovs-vswitchd.pid",

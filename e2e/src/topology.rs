@@ -1,5 +1,6 @@
 //! Which nodes a lab has, and what each of them is.
 
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// What nodes are wanted.
@@ -56,10 +57,16 @@ pub(crate) struct Place {
     pub(crate) index: u8,
     pub(crate) name: String,
     pub(crate) role: Role,
+    /// Its Open vSwitch is the build with DPDK (see [`crate::dpdk`]).
+    #[serde(default)]
+    pub(crate) dpdk: bool,
 }
 
-/// All nodes, the master first.
-pub(crate) fn places(topology: Topology, nodes: u8) -> Vec<Place> {
+/// All nodes, the master first; those called `dpdk` with that build of Open vSwitch.
+///
+/// # Errors
+/// One called so is not there, or has no Open vSwitch.
+pub(crate) fn places(topology: Topology, nodes: u8, dpdk: &[String]) -> Result<Vec<Place>> {
     let named: Vec<(String, Role)> = match topology {
         Topology::Plain => (1..=nodes)
             .map(|i| (format!("n{i}"), Role::Plain))
@@ -77,10 +84,26 @@ pub(crate) fn places(topology: Topology, nodes: u8) -> Vec<Place> {
                 .collect()
         }
     };
-    (1..)
-        .zip(named)
-        .map(|(index, (name, role))| Place { index, name, role })
-        .collect()
+    for name in dpdk {
+        let role = named.iter().find(|(known, _)| known == name);
+        ensure!(
+            role.is_some_and(|(_, role)| role.has_switch()),
+            "DPDK is asked for on {name}, which is no node with Open vSwitch: {}",
+            named
+                .iter()
+                .filter(|(_, role)| role.has_switch())
+                .map(|(name, _)| name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    }
+    let place = |(index, (name, role)): (u8, (String, Role))| Place {
+        index,
+        dpdk: dpdk.contains(&name),
+        name,
+        role,
+    };
+    Ok((1..).zip(named).map(place).collect())
 }
 
 #[cfg(test)]
@@ -89,7 +112,7 @@ mod tests {
 
     #[test]
     fn hosts_and_dpus_know_each_other() {
-        let places = places(Topology::Dpu { pairs: 2 }, 9);
+        let places = places(Topology::Dpu { pairs: 2 }, 9, &["d1".to_owned()]).unwrap();
         let text: Vec<String> = places
             .iter()
             .map(|place| format!("{} {} {}", place.index, place.name, place.role.word()))
@@ -109,7 +132,21 @@ mod tests {
         let written = serde_json::to_string(&places[1]).unwrap();
         assert_eq!(
             written,
-            r#"{"index":2,"name":"h1","role":{"host":{"dpu":"d1"}}}"#
+            r#"{"index":2,"name":"h1","role":{"host":{"dpu":"d1"}},"dpdk":false}"#
+        );
+        let dpdk: Vec<bool> = places.iter().map(|place| place.dpdk).collect();
+        assert_eq!(dpdk, [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn dpdk_is_for_nodes_with_a_switch() {
+        let of = |topology, name: &str| places(topology, 2, &[name.to_owned()]);
+        assert!(of(Topology::Plain, "n2").is_ok());
+        assert!(of(Topology::Plain, "n3").is_err());
+        let said = of(Topology::Dpu { pairs: 1 }, "h1").unwrap_err();
+        assert_eq!(
+            said.to_string(),
+            "DPDK is asked for on h1, which is no node with Open vSwitch: m, d1"
         );
     }
 }

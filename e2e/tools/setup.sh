@@ -14,6 +14,9 @@ packages=(
     nftables iproute2 iputils-ping ethtool conntrack curl openssl procps util-linux
     busybox-static buildah gcc libc6-dev make ca-certificates
     fio fuse3 xfsprogs e2fsprogs nbd-client kmod patchelf xz-utils
+    # VMs on a node with vhost-user: Open vSwitch with DPDK (its mempools need the ring driver), and libvirt without its services.
+    openvswitch-switch-dpdk librte-mempool-ring23
+    libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients iperf3
 )
 
 # QEMU 10 from bookworm-backports (qemu-img, qemu-storage-daemon, a machine): bookworm's 7.2 crashes under vhost-user.
@@ -109,6 +112,15 @@ install_packages() {
     ((${#newer[@]} == 0)) || apt_install -t bookworm-backports "${newer[@]}"
     [[ -z $ours ]] || rm -f "$ours"
     trap - EXIT
+}
+
+# There are two programs called ovs-vswitchd now. Nodes without DPDK take the one that needs no huge pages.
+keep_plain_switch() {
+    local plain=/usr/lib/openvswitch-switch/ovs-vswitchd
+    [[ $(readlink -f /usr/sbin/ovs-vswitchd) == "$plain" ]] && return
+    ((EUID == 0)) || die "ovs-vswitchd is $(readlink -f /usr/sbin/ovs-vswitchd): run 'update-alternatives --set ovs-vswitchd $plain' as root"
+    update-alternatives --set ovs-vswitchd "$plain" >/dev/null
+    say "packages: ovs-vswitchd is the one without DPDK again"
 }
 
 # qemu-storage-daemon and qemu-img of Debian 13, with libraries of their own, unpacked into the cache and never installed:
@@ -266,6 +278,7 @@ build_module() {
 }
 
 install_packages
+keep_plain_switch
 fetch_kernel
 build_netdevsim
 need_toolchains

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Builds the images from the Containerfiles beside this script, without a registry and without a daemon, into OCI archives.
-# usage: build.sh OUT_DIR [IMAGE…]     images: cni csi engine csi-sidecars busybox pause coredns (all by default)
+# usage: build.sh OUT_DIR [IMAGE…]     images: cni csi engine vhostuser-shim csi-sidecars busybox pause coredns (all by default)
 # Prints "reference<TAB>archive" for each. An archive is named after what went into it and built only when it is not there.
 # Environment: OUTBOARD_TAG (lab), OUTBOARD_BIN (where cargo put the programs), OUTBOARD_TOOLS (where setup.sh put the tools).
 set -euo pipefail
@@ -12,7 +12,7 @@ bin=${OUTBOARD_BIN:-$checkout/target/x86_64-unknown-linux-gnu/debug}
 tools=${OUTBOARD_TOOLS:-$("$checkout/e2e/tools/setup.sh" --print-bin)}
 out=${1:?usage: build.sh OUT_DIR [IMAGE…]}
 shift
-(($#)) || set -- cni csi engine csi-sidecars busybox pause coredns
+(($#)) || set -- cni csi engine vhostuser-shim csi-sidecars busybox pause coredns
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -75,6 +75,7 @@ stage() { # IMAGE ROOT
         with_qemu qemu-storage-daemon "$2"
         mkdir -p "$2/etc" "$2/tmp" "$2/run"
         ;;
+    vhostuser-shim) program "$bin/vhostuser-shim" "$2/usr/bin/vhostuser-shim" ;;
     csi-sidecars)
         # Big, and without debug information as they are.
         for p in csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller; do

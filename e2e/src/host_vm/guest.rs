@@ -40,7 +40,7 @@ struct State {
 
 /// The channel into a guest. Everybody who waits learns its end, which is QEMU's.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     stream: Mutex<UnixStream>,
     state: Arc<Mutex<State>>,
     next: AtomicU64,
@@ -53,7 +53,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Channel {
     /// Starts to listen. The receiver gets a word when the guest is ready.
-    pub(super) fn open(stream: UnixStream) -> Result<(Self, Receiver<()>)> {
+    pub(crate) fn open(stream: UnixStream) -> Result<(Self, Receiver<()>)> {
         let (ready, told) = channel();
         let state = Arc::new(Mutex::new(State {
             ready: Some(ready),
@@ -76,7 +76,7 @@ impl Channel {
         Ok((channel, told))
     }
 
-    pub(super) fn start(&self, script: &str) -> Result<GuestTask<'_>> {
+    pub(crate) fn start(&self, script: &str) -> Result<GuestTask<'_>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (says, said) = channel();
         {

@@ -25,14 +25,14 @@ const MODULES: [&str; 8] = [
 
 /// An unpacked package `linux-image-<version>`.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     root: PathBuf,
     version: String,
 }
 
 impl Kernel {
     /// The kernel that `make setup` has put into the cache.
-    pub(super) fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         let cache = std::env::var_os("OUTBOARD_CACHE").map_or_else(
             || {
                 let home = std::env::var_os("HOME").unwrap_or_else(|| "/root".into());
@@ -60,7 +60,7 @@ impl Kernel {
         })
     }
 
-    pub(super) fn image(&self) -> PathBuf {
+    pub(crate) fn image(&self) -> PathBuf {
         self.root.join(format!("boot/vmlinuz-{}", self.version))
     }
 
@@ -97,7 +97,7 @@ impl Kernel {
     }
 
     /// The initramfs, with `programs` at the paths that they have here, and their libraries, and `further` modules.
-    pub(super) fn initramfs(&self, programs: &[PathBuf], further: &[String]) -> Result<Vec<u8>> {
+    pub(crate) fn initramfs(&self, programs: &[PathBuf], further: &[String]) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         let mut add = |to: &Path, from: &Path| -> Result<()> {
             let contents = fs::read(from)

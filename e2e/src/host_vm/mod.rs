@@ -11,8 +11,8 @@
 //! flushes only with `config-wce: false`. The guest can't refuse an unplug: writers get EIO.
 
 mod cpio;
-mod guest;
-mod initramfs;
+pub(crate) mod guest;
+pub(crate) mod initramfs;
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

@@ -9,8 +9,8 @@ use crate::card;
 use crate::lab::Lab;
 use crate::node::Node;
 use crate::pods::{self, Pod};
-use crate::rows;
 use crate::topology::Role;
+use crate::{rows, site};
 
 const JOURNAL: &str = "/var/lib/outboard/attachments";
 /// Of a host behind a DPU.
@@ -89,7 +89,7 @@ pub(super) fn observe(lab: &Lab) -> Result<Observed> {
     Ok(Observed {
         pods: pods::all(lab)?,
         ports: ports(lab)?,
-        nodes: lab.nodes().iter().map(on_node).collect::<Result<_>>()?,
+        nodes: site::in_parallel(lab.nodes().iter(), on_node)?,
         subnets: subnets(lab)?,
     })
 }

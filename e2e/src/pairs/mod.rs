@@ -2,6 +2,7 @@
 
 mod ping;
 mod scene;
+mod standing;
 mod watch;
 
 use std::fs;
@@ -15,23 +16,43 @@ use crate::node::Node;
 use crate::topology::Role;
 
 pub use ping::{Gap, Ping};
-pub use scene::{NAMESPACE, PairScene, Standing};
+pub use scene::{NAMESPACE, PairScene};
+pub use standing::Standing;
 pub use watch::{Watch, Watched};
 
-/// Names of the processes of Open vSwitch and OVN in a node's network namespace.
+/// A process in a node's network namespace: its pid, and its command line.
+pub type Running = (String, Vec<String>);
+
+/// All of them.
 ///
 /// # Errors
 /// The kernel does not say which namespaces processes are in.
-pub fn switch_processes(node: &Node) -> Result<Vec<String>> {
+pub fn processes(node: &Node) -> Result<Vec<Running>> {
     let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
     let own = space(&node.holder().to_string()).context("the node's namespace")?;
     let entries = fs::read_dir("/proc").context("cannot read /proc")?;
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let here = pids.filter(|pid| space(pid).is_ok_and(|there| there == own));
-    // A process may end between two looks.
-    let names = here.filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+    // A process may end between two looks; one that has ended has no words.
+    Ok(here
+        .filter_map(|pid| {
+            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let words: Vec<String> = words.split_terminator('\0').map(str::to_owned).collect();
+            (!words.is_empty()).then_some((pid, words))
+        })
+        .collect())
+}
+
+/// Names of the processes of Open vSwitch and OVN in a node's network namespace.
+///
+/// # Errors
+/// As [`processes`].
+pub fn switch_processes(node: &Node) -> Result<Vec<String>> {
+    let names = processes(node)?.into_iter().filter_map(|(pid, _)| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(name.trim_end().to_owned())
+    });
     let mut names: Vec<String> = names
-        .map(|name| name.trim_end().to_owned())
         .filter(|name| ["ovs", "ovn"].iter().any(|start| name.starts_with(start)))
         .collect();
     names.sort();

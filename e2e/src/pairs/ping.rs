@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::scene::Standing;
+use super::standing::Standing;
 use crate::cgroup::Cgroup;
 use crate::lab::Lab;
 use crate::wait;

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
+use super::standing::Standing;
 use crate::checks::Seen;
-use crate::delegate::{Sandbox, sandbox};
 use crate::evidence;
 use crate::lab::Lab;
-use crate::pods::{self, Family, Pod};
+use crate::pods::Family;
+use crate::{site, wait};
 
 /// Namespace of everything in the scene.
 pub const NAMESPACE: &str = "pairs";
@@ -23,19 +24,6 @@ pub struct PairScene<'a> {
     standing: Vec<Standing>,
     /// ClusterIPs, IPv4 and IPv6.
     service: [String; 2],
-}
-
-/// A pod that is there to stay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// What the API server knows.
-    pub pod: Pod,
-    /// What the runtime knows: another one means that the pod was made anew.
-    pub sandbox: Sandbox,
-    /// Its interface: `<MAC> <addresses>`.
-    pub interface: String,
-    /// Containers' restarts.
-    pub restarts: String,
 }
 
 impl<'a> PairScene<'a> {
@@ -121,12 +109,37 @@ impl<'a> PairScene<'a> {
     /// # Errors
     /// One is not: the message has both.
     pub fn unchanged(&self, node: &str) -> Result<()> {
-        let (then, now) = (self.on(node)?, self.see(&format!("web-{node}"))?);
+        let (then, now) = (self.on(node)?, self.see(node)?);
         ensure!(
             *then == now,
             "the pod on {node} is not what it was:\n{then:#?}\n{now:#?}"
         );
         Ok(())
+    }
+
+    /// Whether the pod of a node has the MAC and the addresses that it had, in whichever sandbox.
+    ///
+    /// # Errors
+    /// It has not: the message has both.
+    pub fn addressed_as_before(&self, node: &str) -> Result<()> {
+        let (then, now) = (self.on(node)?, self.see(node)?);
+        ensure!(
+            then.pod.uid == now.pod.uid && then.interface == now.interface,
+            "the pod on {node} is addressed otherwise than before:\n{then:#?}\n{now:#?}"
+        );
+        Ok(())
+    }
+
+    /// The pods of all nodes ask all others, each as in [`Self::reaches_all`], until each has got its answers.
+    ///
+    /// # Errors
+    /// One does not in time.
+    pub fn all_reach_all(&self, limit: Duration) -> Result<()> {
+        site::in_parallel(self.lab.nodes().iter(), |node| {
+            let what = format!("the pod on {} to reach all others", node.name());
+            wait::until(&what, limit, || self.reaches_all(node.name()).map(Some))
+        })
+        .map(drop)
     }
 
     /// Address of the Service.
@@ -326,30 +339,11 @@ impl<'a> PairScene<'a> {
     }
 
     fn look(&self) -> Result<Vec<Standing>> {
-        let nodes = self.lab.nodes().iter();
-        nodes
-            .map(|node| self.see(&format!("web-{}", node.name())))
-            .collect()
+        Standing::all(self.lab, NAMESPACE)
     }
 
-    fn see(&self, name: &str) -> Result<Standing> {
-        let pod = pods::one(self.lab, NAMESPACE, name)?;
-        let node = self.lab.node(&pod.node);
-        let sandbox = sandbox(node, &pod.uid)?;
-        let netns = format!("--net={}", sandbox.netns);
-        let addresses = "ip -o link show eth0 | sed -n 's/.*link.ether \\([^ ]*\\).*/\\1/p'; \
-                         ip -o addr show eth0 scope global | sed 's/.*inet6* \\([^ ]*\\).*/\\1/'";
-        let interface = node.exec(&["nsenter", &netns, "sh", "-ec", addresses])?;
-        let query = "jsonpath={.status.containerStatuses[*].restartCount}";
-        let restarts = self
-            .lab
-            .kubectl(&["get", "pod", "-n", NAMESPACE, name, "-o", query])?;
-        Ok(Standing {
-            pod,
-            sandbox,
-            interface: interface.replace('\n', " "),
-            restarts,
-        })
+    fn see(&self, node: &str) -> Result<Standing> {
+        Standing::of(self.lab, NAMESPACE, &format!("web-{node}"))
     }
 }
 

@@ -10,7 +10,6 @@ mod controllers;
 mod disaster;
 mod harness;
 mod nodes;
-mod plugin;
 mod pods;
 mod restarts;
 mod security;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::plugin::{self, SecondSandbox};
 use e2e::{pods, sandbox, until};
 
-use crate::plugin::{self, SecondSandbox};
 use crate::world::{Paused, START, World};
 
 /// A StatefulSet's pod is made anew on another node while the old one's node does not answer: its sandbox is still there.

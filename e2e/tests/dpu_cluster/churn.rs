@@ -1,16 +1,20 @@
 //! Many pods: daemons of both sides die while pods come and go; a host without a free function; all pods of a full host come back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use e2e::pairs::Ping;
-use e2e::{card, leaks, pods, sandbox, until};
+use e2e::pairs::{Ping, Standing};
+use e2e::{card, leaks, pods, until};
 
+use crate::recovery::RECOVERED;
 use crate::world::{RETURN, START, World};
 
 const REPLICAS: u32 = 6;
-const CHURN: Duration = Duration::from_secs(40);
+/// Daemons that die, the host's and the DPU's in turn.
+const KILLS: usize = 8;
+/// Between two deaths: kubelet's and the runtime's next tries meet a daemon that lives.
+const LIFE: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Pods are deleted and made all the time, and every other second one of the daemons is killed.
@@ -41,17 +45,12 @@ pub(crate) fn daemons_killed(world: &World<'_>) -> Result<String> {
             Ok(made)
         });
         let kills = || -> Result<usize> {
-            let (started, mut killed) = (Instant::now(), 0);
-            while started.elapsed() < CHURN {
-                let node = if killed % 2 == 0 {
-                    world.host()
-                } else {
-                    world.dpu()
-                };
-                world.kill_daemon(node)?;
-                killed += 1;
+            for kill in 0..KILLS {
+                let sides = [world.host(), world.dpu()];
+                world.kill_daemon(sides[kill % 2])?;
+                std::thread::park_timeout(LIFE);
             }
-            Ok(killed)
+            Ok(KILLS)
         };
         let killed = kills();
         ended.store(true, Ordering::Relaxed);
@@ -74,42 +73,43 @@ pub(crate) fn daemons_killed(world: &World<'_>) -> Result<String> {
 pub(crate) fn full_host(world: &World<'_>) -> Result<String> {
     let host = world.host();
     let free = card::functions_at_home(host)?.len();
-    let names: Vec<String> = (1..=free).map(|i| format!("p{i}")).collect();
+    // All at once: kubelet tries the one that is too many again only after some ten seconds.
+    let names: Vec<String> = (0..=free).map(|i| format!("p{i}")).collect();
     let all: Vec<(&str, &str)> = names
         .iter()
         .map(|name| (name.as_str(), host.name()))
         .collect();
-    world.start(&all)?;
+    world.create(&all)?;
+    let (ready, late) = until("all pods but one to be Ready", LIMIT, || {
+        let (ready, late) = by_readiness(world)?;
+        ensure!(ready.len() == free, "{} of {free} are", ready.len());
+        Ok(Some((ready, late)))
+    })?;
     ensure!(
         card::functions_at_home(host)?.is_empty(),
         "functions are left"
     );
-    world.create(&[("too-many", host.name())])?;
+    let [late] = late.as_slice() else {
+        anyhow::bail!("not Ready are {late:?}");
+    };
     let told = until("the pod that is too many to be told", START, || {
-        let query = [
-            "get",
-            "events",
-            "-n",
-            &world.ns,
-            "--field-selector=reason=FailedCreatePodSandBox",
-        ];
+        let about =
+            format!("--field-selector=reason=FailedCreatePodSandBox,involvedObject.name={late}");
+        let query = ["get", "events", "-n", &world.ns, &about];
         let text = world
             .lab
             .kubectl(&[&query[..], &["-o", "jsonpath={.items[*].message}"]].concat())?;
         Ok(text.contains("function").then_some(text))
     })?;
-    world.delete("p1")?;
-    world.lab.wait_ready(&world.ns, "too-many", START)?;
+    world.delete(&ready[0])?;
+    world.lab.wait_ready(&world.ns, late, START)?;
 
-    let mut running = Vec::new();
-    for name in names.iter().skip(1).map(String::as_str).chain(["too-many"]) {
-        let pod = pods::one(world.lab, &world.ns, name)?;
-        running.push((sandbox(host, &pod.uid)?, pod));
-    }
+    let running = Standing::all(world.lab, &world.ns)?;
+    ensure!(running.len() == free, "there are {} pods", running.len());
     let master = world.scene.on("m")?;
     let pings = running
         .iter()
-        .map(|(_, pod)| Ping::start(world.lab, master, &pod.ips[0]))
+        .map(|one| Ping::start(world.lab, master, &one.pod.ips[0]))
         .collect::<Result<Vec<_>>>()?;
     let reboot = world.lab.site.reboot(&world.pair().dpu)?;
     let now = std::time::SystemTime::now();
@@ -126,13 +126,12 @@ pub(crate) fn full_host(world: &World<'_>) -> Result<String> {
         .max()
         .unwrap_or_default();
     let longest = gaps.iter().map(|gap| gap.longest).max().unwrap_or_default();
-    for (before, pod) in &running {
-        let now = sandbox(host, &pod.uid)?;
-        ensure!(
-            now == *before,
-            "pod {} has another sandbox: {now:?}",
-            pod.name
-        );
+    ensure!(
+        after < RECOVERED,
+        "the last of them was answered {after:?} after Open vSwitch was"
+    );
+    for (then, now) in running.iter().zip(Standing::all(world.lab, &world.ns)?) {
+        ensure!(*then == now, "a pod was {then:#?}\nand is {now:#?}");
     }
     world.whole()?;
     let told = told
@@ -144,6 +143,22 @@ pub(crate) fn full_host(world: &World<'_>) -> Result<String> {
         longest.as_secs_f32(),
         after.as_secs_f32()
     ))
+}
+
+/// Names of the case's pods that are Ready, and of those that are not.
+fn by_readiness(world: &World<'_>) -> Result<(Vec<String>, Vec<String>)> {
+    let list = world.json(&["get", "pods", "-n", &world.ns])?;
+    let (mut ready, mut late) = (Vec::new(), Vec::new());
+    for pod in list["items"].as_array().into_iter().flatten() {
+        let conditions = pod["status"]["conditions"].as_array();
+        let is_ready = conditions
+            .into_iter()
+            .flatten()
+            .any(|one| one["type"] == "Ready" && one["status"] == "True");
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        if is_ready { &mut ready } else { &mut late }.push(name.to_owned());
+    }
+    Ok((ready, late))
 }
 
 fn of_case(world: &World<'_>) -> Result<Vec<String>> {

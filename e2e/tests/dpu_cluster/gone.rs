@@ -44,6 +44,7 @@ pub(crate) fn dpu(world: &World<'_>) -> Result<String> {
     pair.wait(world.lab, RETURN)?;
     world.status_is(world.host(), None, RETURN)?;
     world.lab.wait_ready(&world.ns, "waits", START)?;
+    world.scene.unchanged(&pair.host)?;
     let other = other.stop()?;
     ensure!(
         other.longest < UNNOTICED,

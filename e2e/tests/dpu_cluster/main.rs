@@ -6,10 +6,9 @@
 
 mod churn;
 mod daemons;
+mod forged;
 mod gone;
 mod harness;
-#[path = "../cluster_faults/plugin.rs"]
-mod plugin;
 mod reach;
 mod recovery;
 mod sandboxes;
@@ -20,10 +19,12 @@ use std::process::ExitCode;
 
 use harness::{Case, case};
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     case("everybody_reaches_everybody", reach::everybody),
     case("nodes_reach_their_pods_and_services", reach::nodes),
     case("hosts_have_no_switch", reach::no_switch),
+    case("services_without_pods_behind_them", reach::services),
+    case("forged_requests_are_refused", forged::requests),
     case("channel_cut_and_healed", recovery::channel_cut),
     case("host_daemon_restarts", daemons::host),
     case("dpu_daemon_restarts", daemons::dpu),
@@ -46,8 +47,7 @@ const CASES: [Case; 20] = [
         "function_asked_for_before_its_old_pod_has_left",
         sandboxes::function_taken_over,
     ),
-    case("host_daemon_killed_at_every_step", steps::of_the_host),
-    case("dpu_daemon_killed_at_every_step", steps::of_the_dpu),
+    case("host_and_dpu_daemons_killed_at_every_step", steps::of_both),
     case("daemons_killed_under_churn", churn::daemons_killed),
     case("all_pods_of_a_full_host_come_back", churn::full_host),
 ];

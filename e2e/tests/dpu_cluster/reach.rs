@@ -65,6 +65,74 @@ pub(crate) fn nodes(world: &World<'_>) -> Result<String> {
     ))
 }
 
+/// Services whose endpoints are not pods: the API server, somebody outside, a process of the host itself, of its DPU, of another host.
+/// Processes of hosts ask them as pods do.
+pub(crate) fn services(world: &World<'_>) -> Result<String> {
+    let ns = world.ns.as_str();
+    let outside = world.lab.site.outside();
+    let of = |name: &str| world.lab.node(name).addresses();
+    // cni-node's admin address stands for a process of a node.
+    let (web, admin) = ((80, "", "outside"), (9476, "healthz", "ok"));
+    let behind = [
+        ("outside", outside, web),
+        ("h1", of("h1"), admin),
+        ("d1", of("d1"), admin),
+        ("h2", of("h2"), admin),
+    ];
+    let (mut manifest, mut asked) = (String::new(), Vec::new());
+    for (name, (v4, v6), (port, path, answer)) in behind {
+        for (family, address) in [("IPv4", v4), ("IPv6", v6)] {
+            let name = format!("{name}-{}", family.to_lowercase());
+            manifest += &format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {ns}}}\n\
+                 spec: {{ipFamilies: [{family}], ports: [{{port: 80}}]}}\n---\n\
+                 apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata: {{name: {name}, namespace: {ns}, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+                 addressType: {family}\nports: [{{port: {port}}}]\nendpoints: [{{addresses: [\"{address}\"]}}]\n---\n"
+            );
+            asked.push((name, path, answer));
+        }
+    }
+    world.lab.apply(&manifest)?;
+    // Nobody is let in there without a name: it is the API server that says so.
+    let mut urls = vec![("https://10.96.0.1/livez".to_owned(), "Unauthorized")];
+    for (name, path, answer) in asked {
+        let query = ["get", "service", "-n", ns, &name, "-o"];
+        let query = [&query[..], &["jsonpath={.spec.clusterIP}"]].concat();
+        let ip = world.lab.kubectl(&query)?;
+        let ip = if ip.contains(':') {
+            format!("[{ip}]")
+        } else {
+            ip
+        };
+        urls.push((format!("http://{ip}/{path}"), answer));
+    }
+    for node in ["h1", "h2"] {
+        for (url, answer) in &urls {
+            let argv = ["curl", "-sS", "-k", "-g", "-m", "3", url];
+            until(&format!("{url} to answer node {node}"), RETURN, || {
+                let said = world.lab.node(node).exec(&argv)?;
+                ensure!(said.contains(answer), "{said:?} answered");
+                Ok(Some(()))
+            })?;
+            until(
+                &format!("{url} to answer the pod on {node}"),
+                RETURN,
+                || {
+                    let pod = &world.scene.on(node)?.pod;
+                    let said = world.lab.pod_exec(&pod.namespace, &pod.name, &argv)?;
+                    ensure!(said.contains(answer), "{said:?} answered");
+                    Ok(Some(()))
+                },
+            )?;
+        }
+    }
+    Ok(format!(
+        "{} Services from two hosts and their pods",
+        urls.len()
+    ))
+}
+
 /// No process, no socket, no bridge of Open vSwitch or OVN on the hosts; on the DPUs all of it.
 pub(crate) fn no_switch(world: &World<'_>) -> Result<String> {
     for name in ["h1", "h2"] {

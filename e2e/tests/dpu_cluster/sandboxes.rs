@@ -1,9 +1,9 @@
 //! Two claim what one can have: the younger one has it, and the older one's late end takes nothing away.
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::plugin::{self, SecondSandbox};
 use e2e::{Delegate, card, pods, sandbox, until};
 
-use crate::plugin::{self, SecondSandbox};
 use crate::world::{RETURN, World};
 
 /// The function that both pods ask for: nobody else has so high a one.

@@ -40,6 +40,11 @@ impl<'a> World<'a> {
         &self.pairs[0]
     }
 
+    /// Another one.
+    pub(crate) fn other_pair(&self) -> &Pair {
+        &self.pairs[1]
+    }
+
     /// Its host.
     pub(crate) fn host(&self) -> &'a Node {
         self.lab.node(&self.pair().host)
@@ -61,13 +66,7 @@ impl<'a> World<'a> {
             pair.wait(self.lab, RETURN)?;
         }
         self.scene.ready()?;
-        for node in self.lab.nodes() {
-            let what = format!("the pod on {} to reach all others", node.name());
-            until(&what, RETURN, || {
-                self.scene.reaches_all(node.name()).map(Some)
-            })?;
-        }
-        Ok(())
+        self.scene.all_reach_all(RETURN)
     }
 
     /// Makes the namespace.
@@ -165,23 +164,12 @@ impl<'a> World<'a> {
         Ok(pod.name)
     }
 
-    /// Pid of cni-node on a node; none while it does not run.
+    /// Pid of cni-node on a node; none while it does not run. As the kernel has it: kubelet says it seconds later.
     pub(crate) fn daemon_pid(&self, node: &Node) -> Result<Option<String>> {
-        let pod = self.daemon(node)?;
-        let object = self.json(&["get", "pod", "-n", SYSTEM, &pod])?;
-        let statuses = object["status"]["containerStatuses"].as_array();
-        let found = statuses
-            .into_iter()
-            .flatten()
-            .find(|one| one["name"] == "cni-node");
-        let id = found.and_then(|one| one["containerID"].as_str());
-        let id = id.unwrap_or_default().trim_start_matches("containerd://");
-        let tasks = node.exec(&["ctr", "-n", "k8s.io", "tasks", "list"])?;
-        let mut running = tasks.lines().filter(|line| line.contains("RUNNING"));
-        let line = running.find(|line| !id.is_empty() && line.starts_with(id));
-        Ok(line
-            .and_then(|line| line.split_whitespace().nth(1))
-            .map(str::to_owned))
+        let daemon = |words: &[String]| matches!(words, [program, verb, ..] if program.ends_with("/cni-node") && verb == "run");
+        let running = pairs::processes(node)?;
+        let found = running.into_iter().find(|(_, words)| daemon(words));
+        Ok(found.map(|(pid, _)| pid))
     }
 
     /// Kills cni-node of a node with SIGKILL.
@@ -200,18 +188,20 @@ impl<'a> World<'a> {
         })
     }
 
-    /// Waits until cni-node of a node is ready.
+    /// Waits until cni-node of a node is ready, by its own word: kubelet asks for it every few seconds only.
     pub(crate) fn daemon_ready(&self, node: &Node) -> Result<()> {
-        let pod = format!("pod/{}", self.daemon(node)?);
-        let wait = [
-            "wait",
-            "-n",
-            SYSTEM,
-            "--for=condition=Ready",
-            "--timeout=60s",
-            &pod,
-        ];
-        self.lab.kubectl(&wait).map(drop)
+        until(
+            &format!("cni-node on {} to be ready", node.name()),
+            RETURN,
+            || self.admin(node, "readyz").map(Some),
+        )
+        .map(drop)
+    }
+
+    /// What cni-node of a node answers on its admin address.
+    pub(crate) fn admin(&self, node: &Node, path: &str) -> Result<String> {
+        let url = format!("http://{}:9476/{path}", node.addresses().0);
+        node.exec(&["curl", "-sS", "--fail-with-body", "-m", "3", &url])
     }
 
     /// CNI's STATUS on a node: nothing, or the code and the sentences of the error.

@@ -5,22 +5,30 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use e2e::{Node, Sandbox, pods::Pod, until};
 use serde_json::Value;
+
+use crate::delegate::Sandbox;
+use crate::node::Node;
+use crate::pods::Pod;
+use crate::wait::until;
 
 const CONFLIST: &str = "/etc/cni/net.d/05-outboard.conflist";
 const PLUGIN: &str = "/opt/cni/bin/outboard";
 const NAME: &str = "second";
 
 /// A network namespace that could be a second sandbox of a pod. Removed with the value.
-pub(crate) struct SecondSandbox<'a> {
+pub struct SecondSandbox<'a> {
     node: &'a Node,
     sandbox: Sandbox,
     result: std::cell::RefCell<Option<Value>>,
 }
 
 impl<'a> SecondSandbox<'a> {
-    pub(crate) fn create(node: &'a Node) -> Result<Self> {
+    /// Makes it, on this node.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn create(node: &'a Node) -> Result<Self> {
         node.exec(&["ip", "netns", "add", NAME])?;
         let sandbox = Sandbox {
             id: "5ec0nd".repeat(8),
@@ -33,12 +41,16 @@ impl<'a> SecondSandbox<'a> {
         })
     }
 
-    pub(crate) fn id(&self) -> &str {
+    /// CNI_CONTAINERID.
+    pub fn id(&self) -> &str {
         &self.sandbox.id
     }
 
     /// A verb for it as the given pod's `eth0`; CHECK and DEL get what ADD gave.
-    pub(crate) fn call(&self, verb: &str, pod: &Pod) -> Result<Value> {
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn call(&self, verb: &str, pod: &Pod) -> Result<Value> {
         let previous = self.result.borrow().clone();
         let result = exec(self.node, verb, &self.sandbox, pod, previous)?;
         if verb == "ADD" {
@@ -48,7 +60,10 @@ impl<'a> SecondSandbox<'a> {
     }
 
     /// Asks a web server from within, for some seconds if need be.
-    pub(crate) fn fetch(&self, address: &str, expected: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Nobody, or somebody else, answers.
+    pub fn fetch(&self, address: &str, expected: &str) -> Result<()> {
         let url = if address.contains(':') {
             format!("http://[{address}]/")
         } else {
@@ -76,7 +91,10 @@ impl Drop for SecondSandbox<'_> {
 }
 
 /// A verb for a sandbox of kubelet's.
-pub(crate) fn call(node: &Node, verb: &str, sandbox: &Sandbox, pod: &Pod) -> Result<Value> {
+///
+/// # Errors
+/// The plugin's own.
+pub fn call(node: &Node, verb: &str, sandbox: &Sandbox, pod: &Pod) -> Result<Value> {
     exec(node, verb, sandbox, pod, None)
 }
 
@@ -127,14 +145,17 @@ fn exec(
 }
 
 /// The addresses of a CNI result, without prefix.
-pub(crate) fn addresses(result: &Value) -> Vec<String> {
+pub fn addresses(result: &Value) -> Vec<String> {
     let ips = result["ips"].as_array().into_iter().flatten();
     ips.filter_map(|ip| Some(ip["address"].as_str()?.split('/').next()?.to_owned()))
         .collect()
 }
 
 /// The sandboxes of the OVS interfaces that a pod has on a node.
-pub(crate) fn interfaces(node: &Node, uid: &str) -> Result<Vec<String>> {
+///
+/// # Errors
+/// Open vSwitch does not answer.
+pub fn interfaces(node: &Node, uid: &str) -> Result<Vec<String>> {
     let find = format!("external_ids:uid={uid}");
     let argv = [
         "ovs-vsctl",
