@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cni_bin::code;
@@ -29,6 +29,12 @@ pub(super) const IFNAME: &str = "pod6c270ef2f25";
 const HOOKS: &str = "hook-sidecar-sockets";
 const DEVINFO: &str = "/run/k8s.cni.cncf.io/devinfo/cni/fast-vm_pod6c270ef2f25";
 
+/// A thread of DPDK never sleeps: one Open vSwitch that has one at a time.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(super) fn vhost(command: Command, sandbox: &str) -> Request {
     with(
         request(command, &VM, sandbox, IFNAME),
@@ -52,6 +58,7 @@ fn mount() -> PathBuf {
 
 #[test]
 fn a_socket_is_plugged_checked_and_taken_away() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::a_socket_is_plugged_checked_and_taken_away",
         async {
@@ -162,6 +169,7 @@ fn a_socket_is_plugged_checked_and_taken_away() {
 
 #[test]
 fn a_pod_that_is_no_machine_has_its_socket_in_shared_dir() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::a_pod_that_is_no_machine_has_its_socket_in_shared_dir",
         async {
@@ -198,6 +206,7 @@ fn a_pod_that_is_no_machine_has_its_socket_in_shared_dir() {
 
 #[test]
 fn what_is_wrong_is_said_and_nothing_is_left() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::what_is_wrong_is_said_and_nothing_is_left",
         async {
@@ -256,6 +265,7 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
 
 #[test]
 fn a_node_without_dpdk_says_what_it_lacks() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::a_node_without_dpdk_says_what_it_lacks",
         async {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cni_bin::wire::Command;
 
-use super::{DEVINFO, add, mount, prepared, vhost};
+use super::{DEVINFO, add, mount, one_at_a_time, prepared, vhost};
 use crate::gateway::tests::sandbox::{eventually, sandboxed};
 use crate::reconcile;
 use crate::tests::world::{World, ask, sandbox};
@@ -28,6 +28,7 @@ async fn die(world: &World, point: &str, command: Command) {
 
 #[test]
 fn a_socket_cut_off_between_any_two_steps_leaves_nothing() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::faults::a_socket_cut_off_between_any_two_steps_leaves_nothing",
         async {
@@ -68,6 +69,7 @@ fn a_socket_cut_off_between_any_two_steps_leaves_nothing() {
 
 #[test]
 fn the_younger_sandbox_of_a_machine_has_the_socket() {
+    let _alone = one_at_a_time();
     sandboxed(
         "tests::vhostuser::faults::the_younger_sandbox_of_a_machine_has_the_socket",
         async {

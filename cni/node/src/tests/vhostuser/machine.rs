@@ -1,21 +1,14 @@
 //! A machine of QEMU serves the socket: packets pass, and pass again after ovs-vswitchd was killed.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cni_bin::wire::Command;
 use lab::host_vm::{HostVm, HostVmSpec};
 
-use super::{DB, IFNAME, add, mount, prepared, vhost};
+use super::{DB, IFNAME, add, mount, one_at_a_time, prepared, vhost};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
 use crate::tests::world::{MTU, ask, request, sandbox};
 use crate::vhostuser::watch;
-
-/// Each test has a machine and a thread of DPDK that never sleeps: one after the other.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A machine with two pairs of queues; its MTU is not the interface's.
 fn boot(home: &Path) -> HostVm {
