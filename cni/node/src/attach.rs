@@ -9,6 +9,7 @@ pub(crate) mod installed;
 use cni_bin::cni::CNIResult;
 use cni_bin::code;
 use fail::fail_point;
+use futures::TryFutureExt as _;
 use ovsdb::Uuid;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -55,7 +56,7 @@ pub(crate) async fn add(
         subnet: add.keys.subnet.as_deref(),
         host: None,
     };
-    let row = node.southbound.row(&wanted, deadline);
+    let row = node.southbound.row(&wanted, deadline).err_into();
     let row = stages
         .measure("wait_row", going.unless_given_up(row))
         .await?;

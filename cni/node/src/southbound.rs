@@ -37,6 +37,21 @@ pub(crate) struct Southbound {
     chassis: String,
 }
 
+/// Why there is no row.
+#[derive(Debug)]
+pub(crate) struct Unfound {
+    /// What is said of it.
+    pub(crate) error: Error,
+    /// The database could not be asked: the row may be there.
+    pub(crate) away: bool,
+}
+
+impl From<Unfound> for Error {
+    fn from(unfound: Unfound) -> Self {
+        unfound.error
+    }
+}
+
 impl Southbound {
     /// Follows the rows of `chassis`: a key of its own per chassis, because a migrating VM's row names two (design, §2.1).
     pub(crate) fn new(client: Client, chassis: &str) -> Self {
@@ -68,7 +83,7 @@ impl Southbound {
     /// Waits for the row until the deadline; the error says what is missing.
     ///
     /// Rows that were read before the connection was lost count: the allocation holds while the database is away.
-    pub(crate) async fn row(&self, wanted: &Wanted<'_>, deadline: Instant) -> Result<Row, Error> {
+    pub(crate) async fn row(&self, wanted: &Wanted<'_>, deadline: Instant) -> Result<Row, Unfound> {
         let mut changed = self.replica.changed();
         loop {
             let missing = match self.find(wanted) {
@@ -98,7 +113,7 @@ impl Southbound {
     }
 
     /// Waits for the row of a host's own interface until the deadline.
-    pub(crate) async fn host_row(&self, host: &str, deadline: Instant) -> Result<Row, Error> {
+    pub(crate) async fn host_row(&self, host: &str, deadline: Instant) -> Result<Row, Unfound> {
         let mut changed = self.replica.changed();
         loop {
             let rows: Vec<PortBinding> = self.replica.read(|rows| {
@@ -112,35 +127,48 @@ impl Southbound {
                     .map(|row| (row.logical_port.as_str(), &row.external_ids)),
                 host,
             );
-            let why = match found {
+            let (away, why) = match found {
                 Some(Ok(row)) => return Ok(row),
-                Some(Err(why)) => format!("it cannot be read: {why}"),
+                Some(Err(why)) => (false, format!("it cannot be read: {why}")),
                 None => self.trouble().map_or_else(
-                    || format!("chassis {} has none for that host", self.chassis),
-                    |trouble| format!("the southbound database cannot be asked: {trouble}"),
+                    || {
+                        let chassis = &self.chassis;
+                        (false, format!("chassis {chassis} has none for that host"))
+                    },
+                    |trouble| {
+                        let why = format!("the southbound database cannot be asked: {trouble}");
+                        (true, why)
+                    },
                 ),
             };
             if !crate::wait::change(&mut changed, deadline).await {
-                return Err(Error::new(
+                let error = Error::new(
                     code::TRY_AGAIN_LATER,
                     format!("Node {host}: no port on the join subnet: {why}."),
                     "Look at cni-controller's log; it writes the port when a Dpu names the host.",
-                ));
+                );
+                return Err(Unfound { error, away });
             }
         }
     }
 
-    fn explain(&self, missing: &Missing, wanted: &Wanted<'_>) -> Error {
+    fn explain(&self, missing: &Missing, wanted: &Wanted<'_>) -> Unfound {
         match self.trouble() {
-            Some(trouble) if missing.may_come() => Error::new(
-                code::TRY_AGAIN_LATER,
-                format!(
-                    "Pod {}: its address is not known here, and the southbound database cannot be asked: {trouble}.",
-                    wanted.pod
+            Some(trouble) if missing.may_come() => Unfound {
+                error: Error::new(
+                    code::TRY_AGAIN_LATER,
+                    format!(
+                        "Pod {}: its address is not known here, and the southbound database cannot be asked: {trouble}.",
+                        wanted.pod
+                    ),
+                    "See that the OVN databases run, that cni-node's --sb names them and that its certificate is valid.",
                 ),
-                "See that the OVN databases run, that cni-node's --sb names them and that its certificate is valid.",
-            ),
-            _ => missing.error(wanted, &self.chassis),
+                away: true,
+            },
+            _ => Unfound {
+                error: missing.error(wanted, &self.chassis),
+                away: false,
+            },
         }
     }
 

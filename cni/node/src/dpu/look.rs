@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::asked::{self, failure};
 use super::plugging;
 use super::ports::HostPorts;
+use super::prepare::no_row;
 use super::representor::Plug;
 use crate::attachment::{AttachmentId, Record};
 use crate::check;
@@ -59,6 +60,6 @@ impl HostPorts {
             };
             southbound.row(&wanted, now).await
         };
-        found.map_err(|error| failure(Reason::NoPort, error))
+        found.map_err(no_row)
     }
 }

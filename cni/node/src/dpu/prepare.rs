@@ -13,6 +13,7 @@ use super::ports::HostPorts;
 use super::representor::{CardFunction, Representor};
 use crate::attachment::Record;
 use crate::row::{Row, Wanted};
+use crate::southbound::Unfound;
 use crate::vswitch::IntegrationBridge;
 
 /// Everything that plugging needs.
@@ -92,9 +93,16 @@ impl HostPorts {
             }
             Subject::Host => southbound.host_row(&asked.host, deadline).await,
         };
-        found.map_err(|error| match southbound.trouble() {
-            Some(_) => failure(Reason::NotReady, error),
-            None => failure(Reason::NoPort, error),
-        })
+        found.map_err(no_row)
     }
+}
+
+/// A database that cannot be asked does not say that there is no port.
+pub(super) fn no_row(unfound: Unfound) -> Failure {
+    let reason = if unfound.away {
+        Reason::NotReady
+    } else {
+        Reason::NoPort
+    };
+    failure(reason, unfound.error)
 }

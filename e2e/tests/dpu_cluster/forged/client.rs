@@ -19,7 +19,7 @@ use tonic::{Code, Request, Status, Streaming};
 use super::papers::Papers;
 
 /// A DPU that waits for a row waits for this long; well below the silence that ends a session.
-const DEADLINE: Duration = Duration::from_millis(500);
+const DEADLINE: Duration = Duration::from_millis(1500);
 /// TCP and TLS take no longer.
 const CONNECT: Duration = Duration::from_secs(5);
 
