@@ -14,7 +14,7 @@ use crate::vhostuser::watch;
 fn boot(home: &Path) -> HostVm {
     let mut spec = HostVmSpec::new(home);
     spec.functions = 0;
-    spec.cpus = 2;
+    spec.cpus = 1;
     spec.memory = 256;
     spec.modules = vec!["virtio_net".into()];
     spec.programs = vec!["/bin/ip".into()];
