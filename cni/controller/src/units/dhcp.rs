@@ -7,6 +7,7 @@
 use crate::rows::{DesiredRow, RowId};
 use api::{Layout, Mac};
 use ipnet::IpNet;
+use ovsdb::Datum;
 use std::net::IpAddr;
 
 /// Seconds. OVN keeps no leases: an address is a VM's until the VM is deleted; a guest need not ask often.
@@ -18,32 +19,29 @@ const V6: &str = "dhcpv6_options";
 
 /// A Subnet's rows, one for each family that it has.
 pub(super) fn rows(subnet: &str, layout: &Layout, mtu: Option<u32>) -> Vec<DesiredRow> {
+    let mac = Mac::of(layout.gateways[0]).to_string();
     let networks = layout.cidrs.iter().zip(&layout.gateways);
     networks
         .map(|(cidr, gateway)| {
-            let mac = Mac::of(layout.gateways[0]).to_string();
             DesiredRow::new("DHCP_Options", id(subnet, *gateway))
                 .set("cidr", cidr.to_string())
-                .set("options", ovsdb::Datum::map(options(*gateway, mac, mtu)))
+                .set("options", Datum::map(options(*gateway, &mac, mtu)))
         })
         .collect()
 }
 
-fn options(gateway: IpAddr, mac: String, mtu: Option<u32>) -> Vec<(String, String)> {
-    let mut options: Vec<(&str, String)> = match gateway {
-        IpAddr::V4(_) => vec![
-            ("lease_time", LEASE_TIME.to_owned()),
-            ("router", gateway.to_string()),
-            ("server_id", gateway.to_string()),
-            ("server_mac", mac),
-        ],
-        IpAddr::V6(_) => vec![("server_id", mac)],
-    };
-    if gateway.is_ipv4() {
-        options.extend(mtu.map(|mtu| ("mtu", mtu.to_string())));
+fn options(gateway: IpAddr, mac: &str, mtu: Option<u32>) -> Vec<(&'static str, String)> {
+    if gateway.is_ipv6() {
+        return vec![("server_id", mac.to_owned())];
     }
-    let owned = |(key, value): (&str, String)| (key.to_owned(), value);
-    options.into_iter().map(owned).collect()
+    let always = [
+        ("lease_time", LEASE_TIME.to_owned()),
+        ("router", gateway.to_string()),
+        ("server_id", gateway.to_string()),
+        ("server_mac", mac.to_owned()),
+    ];
+    let mtu = mtu.map(|mtu| ("mtu", mtu.to_string()));
+    always.into_iter().chain(mtu).collect()
 }
 
 /// How the subnet's router announces itself to who solicits it; empty: not at all.
