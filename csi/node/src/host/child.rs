@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use super::device::patiently_async;
 use super::error::Error;
 
 /// The programs and the packages of Debian that have them.
@@ -30,6 +31,17 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// It did nothing, because somebody has the disk: e2fsprogs' and xfsprogs' words.
+    fn found_it_taken(&self) -> bool {
+        let words = [
+            "apparently in use by the system",
+            "is in use.",
+            "resource busy",
+        ];
+        let said = |word: &&str| self.complaint.contains(word) || self.out.contains(word);
+        self.code != Some(0) && words.iter().any(said)
+    }
+
     /// Its exit code and complaint, for a sentence.
     pub(crate) fn verdict(&self) -> String {
         let code = match self.code {
@@ -69,6 +81,19 @@ pub(crate) async fn run<A: AsRef<OsStr>>(
     })
 }
 
+/// The same for a program that takes a disk for itself alone.
+///
+/// # Errors
+///
+/// It can't be started.
+pub(crate) async fn run_alone(program: &'static str, args: &[&str]) -> Result<Ended, Error> {
+    patiently_async(
+        async || run(program, args).await,
+        |ended| ended.as_ref().is_ok_and(Ended::found_it_taken),
+    )
+    .await
+}
+
 fn cant_start(program: &str, error: &std::io::Error) -> Error {
     let package = PROGRAMS.iter().find(|(name, _)| *name == program);
     match package {
@@ -88,4 +113,30 @@ pub(crate) fn missing() -> Vec<(&'static str, &'static str)> {
         .into_iter()
         .filter(|(name, _)| !there(name))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_is_taken_for_a_moment_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        for said in [
+            "/dev/loop7 is apparently in use by the system; will not make a filesystem here! >&2",
+            "/dev/loop7 is in use.",
+            "mkfs.xfs: cannot open /dev/loop7: Device or resource busy >&2",
+        ] {
+            let (word, to) = said.split_once(" >").unwrap_or((said, "&1"));
+            let mark = dir.path().join(word.len().to_string());
+            let script = format!(
+                "test -e {0} && exit 0; touch {0}; echo '{word}' >{to}; exit 1",
+                mark.display()
+            );
+            let ended = run_alone("sh", &["-c", &script]).await.unwrap();
+            assert_eq!(ended.code, Some(0), "{said}");
+        }
+        let ended = run_alone("sh", &["-c", "echo no space >&2; exit 1"]).await;
+        assert_eq!(ended.unwrap().verdict(), "exit code 1: no space");
+    }
 }

@@ -4,10 +4,12 @@ mod find;
 mod health;
 mod open;
 mod sysfs;
+mod taken;
 mod wait;
 
 pub(crate) use find::{Found, disks_of, uuid_of};
 pub(crate) use health::{Health, claimed, health};
 pub(crate) use open::{Device, head};
 pub(crate) use sysfs::{Numbers, Sysfs};
+pub(crate) use taken::{patiently, patiently_async};
 pub(crate) use wait::{grown, published};

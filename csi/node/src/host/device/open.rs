@@ -12,6 +12,7 @@ use super::super::error::Error;
 use super::super::request::Published;
 use super::find::{Found, Miss, find};
 use super::sysfs::{Numbers, Sysfs};
+use super::taken::patiently;
 
 /// Direct reads need memory and lengths in multiples of the disk's block.
 const BLOCK: usize = 4096;
@@ -130,17 +131,16 @@ pub(super) fn open(name: &str, numbers: Numbers, flags: i32) -> Result<File, Err
     }
 }
 
-/// Opens a device for this program alone; `None`: somebody has it.
+/// Opens a device for this program alone; `None`: somebody has it, and keeps it.
 pub(super) fn claim(path: &str) -> io::Result<Option<File>> {
-    let claim = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(path);
-    match claim {
+    let mut alone = OpenOptions::new();
+    alone.read(true).custom_flags(libc::O_EXCL);
+    let attempt = || match alone.open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(None),
         Err(error) => Err(error),
-    }
+    };
+    patiently(attempt, |claim| matches!(claim, Ok(None)))
 }
 
 /// Asks what is behind a disk for an answer, after a read of it. A loop device without direct I/O answers reads from the cache of its

@@ -26,8 +26,8 @@ pub(super) async fn check_all(device: &Device) -> Result<(), Error> {
 
 async fn e2fsck(device: &Device, options: &[&str]) -> Result<(), Error> {
     let pinned = device.pinned();
-    let args = options.iter().copied().chain([pinned.as_str()]);
-    let ended = child::run("e2fsck", args).await?;
+    let args: Vec<&str> = options.iter().copied().chain([&*pinned]).collect();
+    let ended = child::run_alone("e2fsck", &args).await?;
     let path = device.path();
     let path = path.display();
     match ended.code {

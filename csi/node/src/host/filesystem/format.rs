@@ -116,7 +116,7 @@ pub(crate) async fn format(
     args.extend(chosen.iter().map(String::as_str));
     let pinned = device.pinned();
     args.push(&pinned);
-    let ended = child::run(program, args).await?;
+    let ended = child::run_alone(program, &args).await?;
     let path = device.path();
     if ended.code != Some(0) {
         // The note stays: the next call may overwrite what this one left.

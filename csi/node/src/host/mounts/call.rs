@@ -6,6 +6,7 @@ use fail::fail_point;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::super::device::patiently;
 use super::super::error::Error;
 use super::super::filesystem::Kind;
 use super::Flags;
@@ -42,7 +43,16 @@ pub(crate) fn filesystem(disk: &Path, point: &Path, how: &Mounting<'_>) -> Resul
     }
     let data = data.join(",");
     let kind = how.kind;
-    mount(Some(disk), point, Some(kind.name()), kernel, Some(data.as_str())).map_err(|errno| {
+    let attempt = || {
+        mount(
+            Some(disk),
+            point,
+            Some(kind.name()),
+            kernel,
+            Some(data.as_str()),
+        )
+    };
+    patiently(attempt, |mounted| *mounted == Err(Errno::EBUSY)).map_err(|errno| {
         let what = format!("can't mount the {kind} of {} at {}", disk.display(), point.display());
         match errno {
             Errno::EINVAL => Error::Refused(format!(
