@@ -10,9 +10,14 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::card::{Error, Result};
+
+/// Two that look for a free loop at once get the same number. Who comes second claims it for a moment, and mkfs or mount of the first
+/// finds it taken.
+static CHOOSING: Mutex<()> = Mutex::const_new(());
 
 #[derive(Deserialize)]
 struct Listed {
@@ -35,6 +40,7 @@ pub(super) async fn attach(
     read_only: bool,
     deadline: Instant,
 ) -> Result<String> {
+    let _choosing = CHOOSING.lock().await;
     let mut arguments = vec!["--find", "--show", "--direct-io=on"];
     if read_only {
         arguments.push("--read-only");
