@@ -1,7 +1,7 @@
 //! As whom the daemons of a backend serve volumes: `ca-cert.pem`, `server-cert.pem` and `server-key.pem` in the directory
-//! that the backend names (`tcp.tlsDirectory`).
+//! that the backend names (`tcp.tlsDirectory`), and `dh-params.pem`.
 //!
-//! All three are links through `..data`, which is one link to the current set: whoever reads gets one set or the other.
+//! All of them are links through `..data`, which is one link to the current set: whoever reads gets one set or the other.
 //! Files that are no such links are somebody else's, and stay. A daemon reads them when it starts, and keeps what it read
 //! for as long as its volume is published, so a certificate lasts for years.
 
@@ -26,6 +26,10 @@ const LIFETIME: Duration = Duration::from_secs(1095 * 24 * 3600);
 /// How often it is looked whether a set has to be made anew.
 const PERIOD: Duration = Duration::from_secs(3600);
 const FILES: [&str; 3] = ["ca-cert.pem", "server-cert.pem", "server-key.pem"];
+/// Without it QEMU looks for primes at each start of a daemon (50 to 850 ms), whether a client wants Diffie-Hellman or not.
+const DH: &str = "dh-params.pem";
+/// RFC 7919, A.1.
+const FFDHE2048: &str = include_str!("ffdhe2048.pem");
 /// The link to the current set.
 const DATA: &str = "..data";
 
@@ -93,6 +97,9 @@ impl Target {
         };
         if ca != authority.certificate_pem() {
             return Some("they were of another CA".to_owned());
+        }
+        if !self.directory.join(DH).exists() {
+            return Some(format!("there was no {DH}"));
         }
         let Ok((_, pem)) = parse_x509_pem(certificate.as_bytes()) else {
             return Some("they could not be read".to_owned());
@@ -176,7 +183,8 @@ fn write(directory: &Path, ca: &str, made: &Issued) -> anyhow::Result<()> {
     make(directory)?;
     let set = format!("..{}", uuid::Uuid::new_v4());
     make(&directory.join(&set))?;
-    for (file, text) in FILES.iter().zip([ca, &made.certificate_pem, &made.key_pem]) {
+    let texts = [ca, &made.certificate_pem, &made.key_pem, FFDHE2048];
+    for (file, text) in FILES.iter().chain([&DH]).zip(texts) {
         let path = directory.join(&set).join(file);
         put(&path, text).with_context(|| at(&path))?;
     }
@@ -203,7 +211,7 @@ fn switch(directory: &Path, set: &str) -> io::Result<()> {
         _ => symlink(set, &next)?,
     }
     fs::rename(&next, directory.join(DATA))?;
-    for file in FILES {
+    for file in FILES.into_iter().chain([DH]) {
         match symlink(Path::new(DATA).join(file), directory.join(file)) {
             Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
             _ => {}
@@ -254,7 +262,7 @@ pub(super) mod tests {
     #[test]
     fn a_set_is_made_when_it_is_needed_and_only_then() {
         let dir = tempfile::tempdir().unwrap();
-        let ca = authority(dir.path());
+        let (ca, other) = (authority(dir.path()), authority(dir.path()));
         let begin = SystemTime::now();
         let days = |days: u64| begin + Duration::from_secs(days * 24 * 3600);
         let (a, b) = (target(dir.path(), "storage-1"), target(dir.path(), "other"));
@@ -266,7 +274,7 @@ pub(super) mod tests {
             (&a, &ca, days(740), true),
             (&b, &ca, days(740), true),
             (&a, &ca, days(740), true),
-            (&a, &authority(dir.path()), days(740), true),
+            (&a, &other, days(740), true),
         ] {
             target.ensure_at(ca, now).unwrap();
             assert_eq!(&read() != seen.last().unwrap(), made, "{}", seen.len());
@@ -276,7 +284,12 @@ pub(super) mod tests {
         assert_eq!(mode(&a.directory), 0o700);
         assert_eq!(mode(&a.directory.join("server-key.pem")), 0o600);
         let sets = fs::read_dir(&a.directory).unwrap();
-        assert_eq!(sets.count(), 5, "three links, `..data` and one set");
+        assert_eq!(sets.count(), 6, "four links, `..data` and one set");
+        // As an older release has left it.
+        fs::remove_file(a.directory.join(DH)).unwrap();
+        a.ensure_at(&other, days(740)).unwrap();
+        let dh = fs::read_to_string(a.directory.join(DH)).unwrap();
+        assert_eq!(dh, FFDHE2048);
     }
 
     /// As the daemon does, which says why if it can't.

@@ -58,8 +58,8 @@ pub enum Listen {
         advertise: Option<String>,
         /// One for each exported volume.
         ports: RangeInclusive<u16>,
-        /// A directory with `ca-cert.pem`, `server-cert.pem`, `server-key.pem`. Without TLS whoever reaches the port reaches
-        /// the volume.
+        /// A directory with `ca-cert.pem`, `server-cert.pem`, `server-key.pem`, and better `dh-params.pem`, which QEMU else makes at
+        /// each start. Without TLS whoever reaches the port reaches the volume.
         tls: Option<PathBuf>,
     },
 }
