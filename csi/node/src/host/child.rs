@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::device::patiently_async;
+use super::device::{LOOKS, MOMENT};
 use super::error::Error;
 
 /// The programs and the packages of Debian that have them.
@@ -87,11 +87,14 @@ pub(crate) async fn run<A: AsRef<OsStr>>(
 ///
 /// It can't be started.
 pub(crate) async fn run_alone(program: &'static str, args: &[&str]) -> Result<Ended, Error> {
-    patiently_async(
-        async || run(program, args).await,
-        |ended| ended.as_ref().is_ok_and(Ended::found_it_taken),
-    )
-    .await
+    for _ in 1..LOOKS {
+        let ended = run(program, args).await?;
+        if !ended.found_it_taken() {
+            return Ok(ended);
+        }
+        tokio::time::sleep(MOMENT).await;
+    }
+    run(program, args).await
 }
 
 fn cant_start(program: &str, error: &std::io::Error) -> Error {

@@ -11,5 +11,5 @@ pub(crate) use find::{Found, disks_of, uuid_of};
 pub(crate) use health::{Health, claimed, health};
 pub(crate) use open::{Device, head};
 pub(crate) use sysfs::{Numbers, Sysfs};
-pub(crate) use taken::{patiently, patiently_async};
+pub(crate) use taken::{LOOKS, MOMENT, patiently};
 pub(crate) use wait::{grown, published};

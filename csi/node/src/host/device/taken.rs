@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 /// Nothing tells when a claim is given back.
-const LOOKS: usize = 4;
-const MOMENT: Duration = Duration::from_millis(50);
+pub(crate) const LOOKS: usize = 4;
+/// Between two looks.
+pub(crate) const MOMENT: Duration = Duration::from_millis(50);
 
 /// What `attempt` comes to once the disk is not taken, or after the last look. Blocks.
 pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> T, taken: impl Fn(&T) -> bool) -> T {
@@ -20,27 +21,12 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> T, taken: impl Fn(&T) ->
     attempt()
 }
 
-/// The same without blocking.
-pub(crate) async fn patiently_async<T>(
-    mut attempt: impl AsyncFnMut() -> T,
-    taken: impl Fn(&T) -> bool,
-) -> T {
-    for _ in 1..LOOKS {
-        let came = attempt().await;
-        if !taken(&came) {
-            return came;
-        }
-        tokio::time::sleep(MOMENT).await;
-    }
-    attempt().await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn who_is_taken_for_a_moment_is_had_and_who_stays_taken_is_told() {
+    #[test]
+    fn who_is_taken_for_a_moment_is_had_and_who_stays_taken_is_told() {
         for (free_after, had) in [(0, true), (LOOKS - 1, true), (LOOKS, false)] {
             let mut looks = 0;
             let look = || {
@@ -48,12 +34,6 @@ mod tests {
                 looks > free_after
             };
             assert_eq!(patiently(look, |had| !had), had);
-            let mut looks = 0;
-            let look = async || {
-                looks += 1;
-                looks > free_after
-            };
-            assert_eq!(patiently_async(look, |had| !had).await, had);
             assert_eq!(looks, LOOKS.min(free_after + 1));
         }
     }
