@@ -88,6 +88,11 @@ impl Authority {
             write(format!("{}-cert.pem", role.name()), &certificate.pem())?;
             write(format!("{}-key.pem", role.name()), &key.serialize_pem())?;
         }
+        if roles.contains(&Role::Server) {
+            // As csi-controller does for a target: else QEMU makes them at each start of a daemon.
+            let dh = include_str!("../../../csi/controller/src/certificates/ffdhe2048.pem");
+            write("dh-params.pem".to_owned(), dh)?;
+        }
         Ok(())
     }
 }
