@@ -10,6 +10,10 @@ pub(crate) const LOOKS: usize = 4;
 pub(crate) const MOMENT: Duration = Duration::from_millis(50);
 
 /// What `attempt` comes to once the disk is not taken, or after the last look. Blocks.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "callers are on threads that may block"
+)]
 pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> T, taken: impl Fn(&T) -> bool) -> T {
     for _ in 1..LOOKS {
         let came = attempt();
