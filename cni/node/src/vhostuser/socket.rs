@@ -53,12 +53,6 @@ impl Volume {
         }
     }
 
-    /// The volume's directory below kubelet's root.
-    pub(crate) fn on_host(self, uid: &str) -> PathBuf {
-        let volume = format!("pods/{uid}/volumes/kubernetes.io~empty-dir/{}", self.name());
-        PathBuf::from(volume)
-    }
-
     /// Name of the mount of this volume's sockets. A UID has no dot.
     fn mount(self, uid: &str) -> String {
         match self {
@@ -130,8 +124,7 @@ impl Socket {
 
 /// A UID that becomes part of a path.
 pub(crate) fn check_uid(uid: &str) -> Result<(), Error> {
-    let fits = (1..=64).contains(&uid.len());
-    if fits && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+    if podvolume::Pods::is_uid(uid) {
         return Ok(());
     }
     Err(Error::new(
@@ -170,12 +163,6 @@ mod tests {
         let app = Socket::new(dir, &pod(UID), "net1", Volume::SharedDir).unwrap();
         assert_eq!(app.container_path, "/var/lib/cni/usrcni/net1.sock");
         assert_ne!(app.mount, vm.mount);
-        assert_eq!(
-            Volume::SharedDir.on_host(UID),
-            Path::new(&format!(
-                "pods/{UID}/volumes/kubernetes.io~empty-dir/shared-dir"
-            ))
-        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Tree {
     }
 
     fn volume(&self, volume: Volume) -> PathBuf {
-        let path = self.args.kubelet_root.join(volume.on_host("u-1"));
+        let path = Pods::new(&self.args.kubelet_root).empty_dir("u-1", volume.name());
         fs::create_dir_all(&path).unwrap();
         path
     }
