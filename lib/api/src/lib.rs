@@ -7,6 +7,7 @@
 pub mod dpu;
 mod layout;
 mod mac;
+mod machine;
 mod nad;
 pub mod names;
 pub mod pairing;
@@ -20,6 +21,7 @@ mod vpc;
 pub use dpu::{Dpu, DpuSpec, DpuStatus, Functions};
 pub use layout::{AddressRange, Layout, LayoutError};
 pub use mac::{Mac, MacError};
+pub use machine::{machine_ifname, request_network_ips};
 pub use nad::{
     NadError, NetworkAttachmentDefinition, NetworkAttachmentDefinitionSpec, OutboardNetwork,
 };

@@ -42,6 +42,9 @@ pub const EXTRA_POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 pub const ANNOTATION_IPS: &str = "iaas.yusur.io/ips";
 /// Annotation of a pod: the MAC address *requested* for eth0.
 pub const ANNOTATION_MAC: &str = "iaas.yusur.io/mac";
+/// Annotation of a VM, which KubeVirt copies to its pods: addresses *requested* for its secondary networks (see
+/// [`crate::request_network_ips`]).
+pub const ANNOTATION_NETWORK_IPS: &str = "iaas.yusur.io/network-ips";
 /// Annotation of a pod: its secondary networks (Network Plumbing Working Group's specification).
 pub const ANNOTATION_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 /// Annotation of a pod in which Multus reports what its networks got.

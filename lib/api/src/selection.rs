@@ -18,6 +18,8 @@ pub struct Selection {
     pub ifname: String,
     /// Requested addresses, as written: another plugin may understand forms that we do not.
     pub ips: Vec<String>,
+    /// Whether they are of the annotation `iaas.yusur.io/network-ips`, which no other plugin reads.
+    pub by_machine: bool,
     /// Requested MAC address, as written.
     pub mac: Option<String>,
 }
@@ -28,6 +30,9 @@ pub enum SelectionError {
     /// Neither of the two forms.
     #[error("annotation k8s.v1.cni.cncf.io/networks: {0}")]
     Form(String),
+    /// The annotation of a VM with the addresses for them.
+    #[error("annotation iaas.yusur.io/network-ips: {0}")]
+    Machine(String),
     /// An address that is none.
     #[error("network {network}: {ip:?} in ips is not an IP address: write 10.1.2.3 or 10.1.2.3/24")]
     Ip {
@@ -156,6 +161,7 @@ fn select(
         name: element.name,
         ifname,
         ips: element.ips.unwrap_or_default(),
+        by_machine: false,
         mac: element.mac.filter(|mac| !mac.is_empty()),
     })
 }

@@ -243,14 +243,17 @@ pub(super) fn port(ns: &str, name: &str, pod: &PodEntry, interface: &Interface) 
     }
 }
 
-/// Two pods of one virtual machine have one port; it is whose it was first.
+/// Two pods of one virtual machine have one port, on one node at a time; it is whose it was first. So the target of a live
+/// migration has none: it waits, KubeVirt gives up, and the machine goes on where it is.
 pub(super) fn held(index: &Index, observed: &Observed, unit: &Unit, lsp: &str) -> Option<Problem> {
     let row = observed.find(&RowId::new("Logical_Switch_Port", lsp))?;
     let holder = observed.unit_of(row)?;
     (holder != *unit && index.wants(&holder)).then(|| {
         Problem::new(
             "PortHeld",
-            format!("port {lsp} belongs to {holder} of the same virtual machine: it gets it when that is gone"),
+            format!(
+                "port {lsp} belongs to {holder} of the same virtual machine: it gets it when that is gone; live migration is not supported, stop the machine and start it"
+            ),
         )
     })
 }

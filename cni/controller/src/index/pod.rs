@@ -1,8 +1,8 @@
 //! Pods as the index keeps them: what they ask for, and what they report.
 
 use api::names::{
-    ANNOTATION_IPS, ANNOTATION_MAC, ANNOTATION_MIRROR, ANNOTATION_NETWORK_STATUS,
-    ANNOTATION_NETWORKS,
+    ANNOTATION_IPS, ANNOTATION_MAC, ANNOTATION_MIRROR, ANNOTATION_NETWORK_IPS,
+    ANNOTATION_NETWORK_STATUS, ANNOTATION_NETWORKS,
 };
 use k8s_openapi::api::core::v1::Pod;
 use std::net::IpAddr;
@@ -35,6 +35,8 @@ pub struct Requests {
     pub mac: Option<String>,
     /// Secondary networks.
     pub networks: Option<String>,
+    /// Addresses for the secondary networks of a VM.
+    pub network_ips: Option<String>,
 }
 
 /// What kubelet and Multus say of its addresses: read on the disaster path alone.
@@ -71,6 +73,7 @@ impl PodEntry {
             ips: annotation(ANNOTATION_IPS).cloned(),
             mac: annotation(ANNOTATION_MAC).cloned(),
             networks: annotation(ANNOTATION_NETWORKS).cloned(),
+            network_ips: annotation(ANNOTATION_NETWORK_IPS).cloned(),
         };
         let pod_ips = status.and_then(|s| s.pod_ips.as_ref());
         let network_status = annotation(ANNOTATION_NETWORK_STATUS).filter(|_| keep_reports);

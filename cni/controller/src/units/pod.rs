@@ -5,7 +5,7 @@ use crate::index::{Index, NadEntry, Place, PodEntry, unpaired};
 use crate::ipam::{Port, Wish, with_prefix};
 use crate::rows::{DesiredRow, Problem, RowId};
 use api::names::{self, PRIMARY_IFNAME};
-use api::{Mac, PodPort, PortFacts, Role, Selection, selections};
+use api::{Mac, PodPort, PortFacts, Role, Selection, request_network_ips, selections};
 use ovsdb::Datum;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -42,14 +42,8 @@ pub fn interfaces(index: &Index, ns: &str, pod: &PodEntry) -> Interfaces {
         Ok(interface) => all.wanted.push(interface),
         Err(problem) => all.refused.push((Some(PRIMARY_IFNAME.to_owned()), problem)),
     }
-    let Some(annotation) = pod.networks() else {
-        return all;
-    };
-    match selections(annotation, ns) {
-        Err(error) => {
-            let problem = Problem::new("InvalidNetworks", error.to_string());
-            all.refused.push((None, problem));
-        }
+    match asked(ns, pod) {
+        Err(problem) => all.refused.push((None, problem)),
         Ok(list) => {
             for selection in list {
                 match secondary(index, ns, &selection) {
@@ -61,6 +55,27 @@ pub fn interfaces(index: &Index, ns: &str, pod: &PodEntry) -> Interfaces {
         }
     }
     all
+}
+
+/// The secondary networks that the pod asks for, its VM's requests among them.
+fn asked(ns: &str, pod: &PodEntry) -> Result<Vec<Selection>, Problem> {
+    let Some(requests) = pod.requests.as_deref() else {
+        return Ok(Vec::new());
+    };
+    let mut list = selections(requests.networks.as_deref().unwrap_or_default(), ns)
+        .map_err(|error| Problem::new("InvalidNetworks", error.to_string()))?;
+    let Some(addresses) = &requests.network_ips else {
+        return Ok(list);
+    };
+    let invalid = |sentence: String| Problem::new("InvalidRequest", sentence);
+    if pod.vm.is_none() {
+        let (key, networks) = (names::ANNOTATION_NETWORK_IPS, names::ANNOTATION_NETWORKS);
+        return Err(invalid(format!(
+            "annotation {key} is for virtual machines: write \"ips\" into the elements of {networks}"
+        )));
+    }
+    request_network_ips(&mut list, addresses).map_err(|error| invalid(error.to_string()))?;
+    Ok(list)
 }
 
 fn primary(index: &Index, ns: &str, pod: &PodEntry) -> Result<Interface, Problem> {
@@ -123,6 +138,13 @@ fn secondary(index: &Index, ns: &str, asked: &Selection) -> Result<Option<Interf
         )
     })?;
     let Some(ours) = ours else {
+        if asked.by_machine {
+            let key = names::ANNOTATION_NETWORK_IPS;
+            let sentence = format!(
+                "annotation {key}: network {network} is another plugin's, which does not read it: leave that network out"
+            );
+            return Err(Problem::new("InvalidRequest", sentence));
+        }
         return Ok(None);
     };
     let subnet = &ours.subnet;
@@ -224,157 +246,4 @@ pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::index::{Dirty, Indexed, Settings};
-    use k8s_openapi::api::core::v1::Pod;
-    use serde_json::json;
-
-    fn index(objects: &[(&str, serde_json::Value)]) -> Index {
-        let mut index = Index::new(Settings::default());
-        for (name, spec) in objects {
-            let object = json!({"metadata": {"name": name}, "spec": spec});
-            let subnet: api::Subnet = serde_json::from_value(object).unwrap();
-            subnet.put(&mut index, &mut Dirty::default());
-        }
-        index
-    }
-
-    fn nad(index: &mut Index, ns: &str, name: &str, config: &str) {
-        let object =
-            json!({"metadata": {"name": name, "namespace": ns}, "spec": {"config": config}});
-        let nad: api::NetworkAttachmentDefinition = serde_json::from_value(object).unwrap();
-        nad.put(index, &mut Dirty::default());
-    }
-
-    fn pod(annotations: &serde_json::Value) -> PodEntry {
-        let object = json!({
-            "metadata": {"name": "p", "namespace": "ns", "uid": "u", "annotations": annotations},
-            "spec": {"nodeName": "n1", "containers": []},
-        });
-        let pod: Pod = serde_json::from_value(object).unwrap();
-        PodEntry::from_pod(&pod, false).unwrap()
-    }
-
-    #[test]
-    fn a_plain_pod_has_eth0_in_the_default_subnet() {
-        let index = index(&[("default", json!({"cidrs": ["10.0.0.0/24"]}))]);
-        let all = interfaces(&index, "ns", &pod(&json!({})));
-        assert_eq!(all.refused, []);
-        assert_eq!(
-            (&*all.wanted[0].ifname, &*all.wanted[0].subnet),
-            ("eth0", "default")
-        );
-    }
-
-    #[test]
-    fn a_primary_subnet_takes_its_namespaces() {
-        let own = json!({"cidrs": ["10.1.0.0/24"], "namespaces": ["ns"], "primary": true});
-        let index = index(&[("default", json!({"cidrs": ["10.0.0.0/24"]})), ("own", own)]);
-        assert_eq!(
-            interfaces(&index, "ns", &pod(&json!({}))).wanted[0].subnet,
-            "own"
-        );
-        assert_eq!(
-            interfaces(&index, "other", &pod(&json!({}))).wanted[0].subnet,
-            "default"
-        );
-    }
-
-    #[test]
-    fn secondary_networks_count_all_positions_and_are_admitted_or_not() {
-        let mut index = index(&[
-            ("default", json!({"cidrs": ["10.0.0.0/24"]})),
-            (
-                "storage",
-                json!({"cidrs": ["10.1.0.0/24"], "namespaces": ["ns"]}),
-            ),
-            ("closed", json!({"cidrs": ["10.2.0.0/24"]})),
-        ]);
-        nad(&mut index, "ns", "bridge", r#"{"type":"bridge"}"#);
-        nad(
-            &mut index,
-            "ns",
-            "ours",
-            r#"{"type":"outboard","subnet":"storage"}"#,
-        );
-        nad(
-            &mut index,
-            "ns",
-            "closed",
-            r#"{"type":"outboard","subnet":"closed"}"#,
-        );
-        nad(&mut index, "ns", "broken", r#"{"type":"outboard"}"#);
-        let annotation = "bridge,ours,closed,broken,absent,ours@fast";
-        let key = "k8s.v1.cni.cncf.io/networks";
-        let all = interfaces(&index, "ns", &pod(&json!({ key: annotation })));
-        let wanted: Vec<_> = all
-            .wanted
-            .iter()
-            .map(|i| (&*i.ifname, &*i.subnet))
-            .collect();
-        assert_eq!(
-            wanted,
-            [
-                ("eth0", "default"),
-                ("net2", "storage"),
-                ("fast", "storage")
-            ]
-        );
-        let refused: Vec<_> = all
-            .refused
-            .iter()
-            .map(|(name, p)| (name.as_deref().unwrap(), p.reason))
-            .collect();
-        let expected = [
-            ("net3", "NotAdmitted"),
-            ("net4", "InvalidNetwork"),
-            ("net5", "NoSuchNetwork"),
-        ];
-        assert_eq!(refused, expected);
-    }
-
-    #[test]
-    fn requests_are_checked() {
-        let index = index(&[("default", json!({"cidrs": ["10.0.0.0/24"]}))]);
-        let ask = |key: &str, value: &str| {
-            let all = interfaces(&index, "ns", &pod(&json!({ key: value })));
-            all.refused
-                .first()
-                .map(|(_, problem)| problem.sentence.clone())
-        };
-        assert_eq!(ask("iaas.yusur.io/ips", "10.0.0.9"), None);
-        assert!(
-            ask("iaas.yusur.io/ips", "10.0.0.9,x")
-                .unwrap()
-                .contains("no IP address")
-        );
-        assert!(
-            ask("iaas.yusur.io/ips", "10.0.0.9,10.0.0.8")
-                .unwrap()
-                .contains("one family")
-        );
-        assert!(
-            ask("iaas.yusur.io/mac", "01:00:00:00:00:01")
-                .unwrap()
-                .contains("unicast")
-        );
-    }
-
-    #[test]
-    fn without_its_subnet_a_port_is_kept_as_it_is() {
-        let empty = index(&[]);
-        let port = Port {
-            ifname: "eth0".into(),
-            lsp: "ns/p/default".into(),
-            uid: "u".into(),
-            subnet: "default".into(),
-            assigned: crate::ipam::Assigned {
-                mac: Mac([2, 0, 0, 0, 0, 1]),
-                ips: vec![],
-            },
-        };
-        let row = row(&empty, "ns", "p", &pod(&json!({})), &port);
-        assert!(row.columns.is_empty() && row.parents.is_empty());
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ mod allocation;
 mod disaster;
 mod fencing;
 mod hosts;
+mod machines;
 mod planning;
 mod server;
 mod world;

@@ -179,14 +179,22 @@ async fn the_owner_of_a_pod_reads_what_is_wrong() {
     roomy.pod_with("wrong", &json!({key: "ten"})).await;
     let networks = json!({"k8s.v1.cni.cncf.io/networks": "nowhere, nothing"});
     roomy.pod_with("lost", &networks).await;
+    let of_machines = api::names::ANNOTATION_NETWORK_IPS;
+    let asks = json!({of_machines: r#"{"net1": ["10.251.0.9"]}"#});
+    roomy.pod_with("no-machine", &asks).await;
 
     let mut said = events_until(&space, 1).await;
-    said.extend(events_until(&roomy, 3).await);
-    let table: [(&str, &str, &[&str]); 4] = [
+    said.extend(events_until(&roomy, 4).await);
+    let table: [(&str, &str, &[&str]); 5] = [
         ("second", "NoAddressLeft", &["Subnet small-", "delete pods"]),
         ("wrong", "InvalidRequest", &[key, "ten"]),
         ("lost", "NoSuchNetwork", &["nowhere", "create it"]),
         ("lost", "NoSuchNetwork", &["nothing", "create it"]),
+        (
+            "no-machine",
+            "InvalidRequest",
+            &[of_machines, "is for virtual machines"],
+        ),
     ];
     for (pod, reason, words) in table {
         let is_it = |event: &&Event| {
@@ -210,7 +218,7 @@ async fn the_owner_of_a_pod_reads_what_is_wrong() {
         .await;
     stop.cancel();
     publisher.await.unwrap();
-    for (space, count) in [(&space, 1), (&roomy, 3)] {
+    for (space, count) in [(&space, 1), (&roomy, 4)] {
         let all = space.all::<Event>().list(&ListParams::default()).await;
         assert_eq!(all.unwrap().items.len(), count);
     }
