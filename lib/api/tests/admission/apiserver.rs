@@ -31,35 +31,42 @@ struct Store {
 
 impl ApiServer {
     pub(crate) fn start() -> Self {
-        Self::before(Arc::new(Store::start()))
+        Self::with(&[])
+    }
+
+    /// With further flags.
+    pub(crate) fn with(flags: &[&str]) -> Self {
+        Self::before(Arc::new(Store::start()), flags)
     }
 
     /// Another server in front of the same etcd, with a watch cache that begins now.
     #[allow(dead_code, reason = "not every test that has this file needs it")]
     pub(crate) fn beside(&self) -> Self {
-        Self::before(self.store.clone())
+        Self::before(self.store.clone(), &[])
     }
 
-    fn before(store: Arc<Store>) -> Self {
+    fn before(store: Arc<Store>, flags: &[&str]) -> Self {
         let port = free_ports::<1>()[0];
         let file = |name: &str| store.file(name);
+        let mut arguments: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        arguments.extend([
+            format!("--etcd-servers={}", store.url()),
+            format!("--secure-port={port}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--cert-dir={}", file(&format!("certificates-{port}"))),
+            format!("--service-account-key-file={}", file("sa.key")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+            "--service-account-issuer=https://test.invalid".to_owned(),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            "--allow-privileged".to_owned(),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ]);
         let process = store.spawn(
             &store.bin.join("kube-apiserver"),
             &format!("apiserver-{port}.log"),
-            &[
-                format!("--etcd-servers={}", store.url()),
-                format!("--secure-port={port}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                format!("--cert-dir={}", file(&format!("certificates-{port}"))),
-                format!("--service-account-key-file={}", file("sa.key")),
-                format!("--service-account-signing-key-file={}", file("sa.key")),
-                "--service-account-issuer=https://test.invalid".to_owned(),
-                format!("--token-auth-file={}", file("tokens.csv")),
-                "--authorization-mode=RBAC".to_owned(),
-                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-                "--allow-privileged".to_owned(),
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
-            ],
+            &arguments,
         );
         let server = Self {
             port,

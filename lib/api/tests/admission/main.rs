@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod apiserver;
+mod machines;
 
 use apiserver::ApiServer;
 use std::path::Path;
@@ -262,7 +263,7 @@ fn pods(server: &ApiServer) {
     });
     pod(
         "asks",
-        r#""iaas.yusur.io/ips": "10.1.0.5", "iaas.yusur.io/mac": "0a:58:00:00:00:01""#,
+        r#""iaas.yusur.io/ips": "10.1.0.5", "iaas.yusur.io/mac": "0a:58:00:00:00:01", "iaas.yusur.io/network-ips": "{}""#,
         "",
     )
     .unwrap();
