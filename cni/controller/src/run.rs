@@ -112,13 +112,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A connection that falls silent is given up: the API server's machine may be gone without a word.
 async fn kubernetes() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await?;
-    config.read_timeout = Some(watch::SILENCE);
-    // Idle connections do not count.
-    config.reset_reader_on_write = true;
-    Ok(Client::try_from(config)?)
+    Ok(informer::client(kube::Config::infer().await?)?)
 }
 
 fn database(name: &str, remotes: &[Remote], config: &Config) -> ovsdb::Client {

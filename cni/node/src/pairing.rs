@@ -1,21 +1,13 @@
 //! Which pair this node is in: follows the file that the container `identity` keeps beside the certificate of the channel.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use api::pairing::{PAIRING_FILE, Pairing};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
+use changes::Changes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-
-/// How soon it is looked at again when the kernel does not tell: the directory is not there yet.
-const PERIOD: Duration = Duration::from_secs(1);
-/// The same when it does: what a mount hides sends no event.
-const LONG_PERIOD: Duration = Duration::from_secs(30);
 
 /// The pair that the file in `directory` names now.
 ///
@@ -39,26 +31,15 @@ pub(crate) fn follow(
     stop: CancellationToken,
 ) -> watch::Receiver<Option<Pairing>> {
     let (sender, receiver) = watch::channel(None);
+    let mut changes = Changes::within([&directory]);
     look(&directory, &sender);
-    tokio::spawn(async move {
-        let mut told = None;
-        while !stop.is_cancelled() {
-            if told.is_none() {
-                told = watch_directory(&directory).ok();
-                // It may have come before the watch did.
-                look(&directory, &sender);
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(if told.is_some() { LONG_PERIOD } else { PERIOD }) => {
-                    // The directory itself may have been replaced.
-                    told = None;
-                }
-                heard = heard(told.as_ref()) => if heard.is_err() { told = None },
-            }
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        loop {
+            changes.come().await;
+            changes = Changes::within([&directory]);
             look(&directory, &sender);
         }
-    });
+    }));
     receiver
 }
 
@@ -82,48 +63,10 @@ fn look(directory: &Path, sender: &watch::Sender<Option<Pairing>>) {
     });
 }
 
-/// What tokio can wait for.
-struct Told(Inotify);
-
-impl AsRawFd for Told {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-fn watch_directory(directory: &Path) -> io::Result<AsyncFd<Told>> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let changes = AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE
-        | AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_DELETE_SELF
-        | AddWatchFlags::IN_MOVE_SELF;
-    inotify.add_watch(directory, changes)?;
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe to call; the descriptor lives as long as the value"
-    )]
-    let told = AsyncFd::new(Told(inotify));
-    told
-}
-
-/// Waits for a change in the directory; for ever without a watch.
-async fn heard(told: Option<&AsyncFd<Told>>) -> io::Result<()> {
-    let Some(told) = told else {
-        return std::future::pending().await;
-    };
-    loop {
-        let mut ready = told.readable().await?;
-        match ready.try_io(|inotify| inotify.get_ref().0.read_events().map_err(io::Error::from)) {
-            Ok(read) => return read.map(drop),
-            Err(_would_block) => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -158,7 +101,7 @@ mod tests {
         std::fs::write(directory.join(PAIRING_FILE), "{").unwrap();
         std::fs::remove_file(directory.join(PAIRING_FILE)).unwrap();
         is(&mut pair, None).await;
-        assert!(started.elapsed() < LONG_PERIOD / 2);
+        assert!(started.elapsed() < Duration::from_secs(15));
         stop.cancel();
     }
 }

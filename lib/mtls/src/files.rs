@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use changes::Changes;
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -94,6 +95,12 @@ impl<T: Clone> Cached<T> {
     /// What was made of the files that were usable last.
     pub(crate) fn made(&self) -> Option<T> {
         self.made.clone()
+    }
+
+    /// What changes from now on where the files lie.
+    pub(crate) fn changes(&self) -> Changes {
+        let Files { key, cert, ca, .. } = &self.files;
+        Changes::within([key, cert, ca].into_iter().filter_map(|file| file.parent()))
     }
 
     /// Looks at the files.

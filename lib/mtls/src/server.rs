@@ -19,9 +19,6 @@ use crate::{Connection, Error};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// So many may be at it at once; further ones wait in the kernel's queue.
 const AT_ONCE: usize = 256;
-/// How often the files are looked at while there is nothing usable yet: who asks for them may still be waiting.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Why somebody was not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -160,11 +157,15 @@ impl Acceptor {
     /// As the files are now; as they were, if they can't be used.
     async fn current(&mut self) -> TlsAcceptor {
         loop {
+            // While there is nothing usable: who asks for a certificate may still be waiting for it.
+            let changes = self.cached.made().is_none().then(|| self.cached.changes());
             let looked = self.cached.refresh();
             self.judge(looked);
-            match self.cached.made() {
-                Some(acceptor) => return acceptor,
-                None => tokio::time::sleep(RETRY).await,
+            if let Some(acceptor) = self.cached.made() {
+                return acceptor;
+            }
+            if let Some(changes) = changes {
+                changes.come().await;
             }
         }
     }

@@ -1,21 +1,19 @@
 //! Nodes from Kubernetes: CSINodes and Nodes, each watched and reduced to what counts.
 //!
-//! A lost API server is waited for; what is known stays. Until both kinds were listed for the first time nothing is known,
+//! While the API server is away, what is known stays. Until both kinds were listed for the first time nothing is known,
 //! and whoever asks is told to come again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context;
 use daemon::readiness::Check;
 use futures::StreamExt as _;
+use informer::{Informer, Told};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::api::storage::v1::CSINode;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -23,12 +21,6 @@ use tonic::Status;
 use super::Set;
 use super::rule::{Machine, Registration, Rule, set};
 use crate::status::Answer;
-
-/// A watch is asked for again after this many seconds. The API server says a word at the latest shortly before, so that a
-/// connection that is dead without having been closed is noticed.
-const PERIOD: u32 = 45;
-/// A connection on which nothing came for this long is dead, whatever it is used for.
-const SILENCE: Duration = Duration::from_secs(PERIOD as u64 + 15);
 
 /// A connection to the API server that is found by the pod's service account or by KUBECONFIG.
 ///
@@ -38,11 +30,7 @@ pub(crate) async fn client() -> anyhow::Result<Client> {
     let config = kube::Config::infer().await.context(
         "finding the API server: run in a pod with a service account, set KUBECONFIG, or give --nodes FILE",
     );
-    let mut config = config?;
-    config.read_timeout = Some(SILENCE);
-    // Idle connections do not count.
-    config.reset_reader_on_write = true;
-    Ok(Client::try_from(config)?)
+    Ok(informer::client(config?)?)
 }
 
 /// What Kubernetes says of the nodes. Cheap to clone.
@@ -173,42 +161,17 @@ impl Kind for NodeObject {
 }
 
 async fn follow<K: Kind>(client: Client, cache: Cache) {
-    let kinds = K::KINDS;
-    let config = watcher::Config::default().timeout(PERIOD);
-    let events = watcher::watcher(Api::<K>::all(client), config).default_backoff();
-    let mut events = std::pin::pin!(events);
-    let mut listing: HashSet<String> = HashSet::new();
-    let mut failing = false;
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    let error = anyhow::Error::from(error);
-                    tracing::warn!(kinds, "the watch failed and is tried again: {error:#}");
-                }
-                continue;
-            }
-        };
-        if std::mem::take(&mut failing) {
-            tracing::info!(kinds, "the API server answers again");
-        }
-        match event {
-            Event::Init => listing.clear(),
-            Event::InitApply(object) => {
-                cache.put(&object);
-                listing.insert(name(&object));
-            }
-            Event::InitDone => {
-                cache.keep::<K>(|name| listing.contains(name));
-                listing = HashSet::new();
+    let mut told = Informer::<K>::new(&client, K::KINDS).told();
+    while let Some(told) = told.next().await {
+        match told {
+            Told::There(object) => cache.put(&object),
+            Told::Gone((_, gone)) => cache.keep::<K>(|name| name != gone),
+            Told::Listed(there) => {
+                let there: HashSet<String> = there.into_iter().map(|(_, name)| name).collect();
+                cache.keep::<K>(|name| there.contains(name));
                 cache.listed::<K>();
             }
-            Event::Apply(object) => cache.put(&object),
-            Event::Delete(object) => {
-                let gone = name(&object);
-                cache.keep::<K>(|name| name != gone);
-            }
+            Told::Unknown => {}
         }
     }
 }

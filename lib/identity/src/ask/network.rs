@@ -1,15 +1,9 @@
 //! What `cni-node identity` does: which of the network's certificates it keeps, and beside the channel's the node's pairing.
 
-use std::time::Duration;
-
 use tokio_util::sync::CancellationToken;
 
 use super::{Args, kubernetes, obtain, pairing};
 use crate::{CHANNEL, CHASSIS, Profile};
-
-/// A watch that the API server has said nothing on for this long is dead: it ends each after
-/// [`pairing::WATCH_SECONDS`].
-const SILENCE: Duration = Duration::from_secs(pairing::WATCH_SECONDS as u64 + 15);
 
 /// Which certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -53,11 +47,9 @@ impl Network {
         if profile == Kind::Chassis {
             return super::run(profile.profile(), args, stop).await;
         }
-        let mut config = kubernetes().await?;
+        let config = kubernetes().await?;
         let client = kube::Client::try_from(config.clone())?;
-        config.read_timeout = Some(SILENCE);
-        config.reset_reader_on_write = true;
-        let watching = kube::Client::try_from(config)?;
+        let watching = informer::client(config)?;
         let profile = profile.profile();
         let work = async {
             if args.keep {

@@ -4,7 +4,7 @@
 //! It changes when the API server has said so and at no other time: while that is away the file stays as it is, after a restart
 //! too. Whoever reads it sees a whole file or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -14,17 +14,14 @@ use std::time::Duration;
 use api::Dpu;
 use api::pairing::{PAIRING_FILE, Pairing};
 use futures::StreamExt as _;
+use informer::{Informer, Told};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 use tracing::{error, info, warn};
 
 use super::Error;
 
-/// The watch is asked for again after this many seconds.
-pub const WATCH_SECONDS: u32 = 45;
 /// A file that could not be written is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -35,48 +32,30 @@ type Guarded = DeserializeGuard<Dpu>;
 #[derive(Default)]
 struct Known {
     all: BTreeMap<String, Dpu>,
-    /// What a new list has so far.
-    listing: BTreeMap<String, Dpu>,
     /// There has been a whole list.
     complete: bool,
 }
 
 impl Known {
-    fn take(&mut self, event: Event<Guarded>) {
-        match event {
-            Event::Init => self.listing.clear(),
-            Event::InitApply(object) => {
-                if let Some((name, dpu)) = self.read(object) {
-                    self.listing.insert(name, dpu);
+    fn take(&mut self, told: Told<Guarded>) {
+        match told {
+            Told::There(object) => {
+                let name = object.name_any();
+                match object.0 {
+                    Ok(dpu) => drop(self.all.insert(name, dpu)),
+                    Err(error) => warn!(
+                        dpu = name,
+                        "the object is not as it should be, and changes nothing: {error}"
+                    ),
                 }
             }
-            Event::InitDone => {
-                self.all = std::mem::take(&mut self.listing);
+            Told::Gone((_, name)) => drop(self.all.remove(&name)),
+            Told::Listed(there) => {
+                let there: BTreeSet<_> = there.into_iter().map(|(_, name)| name).collect();
+                self.all.retain(|name, _| there.contains(name));
                 self.complete = true;
             }
-            Event::Apply(object) => {
-                if let Some((name, dpu)) = self.read(object) {
-                    self.all.insert(name, dpu);
-                }
-            }
-            Event::Delete(object) => {
-                self.all.remove(&object.name_any());
-            }
-        }
-    }
-
-    fn read(&self, object: Guarded) -> Option<(String, Dpu)> {
-        let name = object.name_any();
-        match object.0 {
-            Ok(dpu) => Some((name, dpu)),
-            Err(error) => {
-                warn!(
-                    dpu = name,
-                    "the object is not as it should be, and changes nothing: {error}"
-                );
-                let known = self.all.get(&name)?.clone();
-                Some((name, known))
-            }
+            Told::Unknown => {}
         }
     }
 }
@@ -86,35 +65,18 @@ const FIELDS: [&str; 2] = ["spec.hostNode", "spec.dpuNode"];
 
 /// Keeps the file in `directory` right for `node`, for ever.
 pub async fn follow(client: Client, node: &str, directory: &Path) {
-    let events = FIELDS.into_iter().enumerate().map(|(side, field)| {
-        let config = watcher::Config::default()
-            .timeout(WATCH_SECONDS)
-            .fields(&format!("{field}={node}"));
-        let events = watcher::watcher(Api::<Guarded>::all(client.clone()), config);
-        let events = events.default_backoff();
-        events.map(move |event| (side, event)).boxed()
+    let told = FIELDS.into_iter().enumerate().map(|(side, field)| {
+        let informer = Informer::new(&client, "Dpus").fields(&format!("{field}={node}"));
+        informer.told().map(move |told| (side, told))
     });
-    let mut events = futures::stream::select_all(events);
+    let mut told = futures::stream::select_all(told);
     let mut known: [Known; 2] = Default::default();
-    let mut failing = false;
     let mut unwritten = false;
     loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            () = tokio::time::sleep(RETRY), if unwritten => None,
-        };
-        match event {
-            Some((side, Ok(event))) => {
-                if std::mem::take(&mut failing) {
-                    info!("the API server answers again");
-                }
-                known[side].take(event);
-            }
-            Some((_, Err(error))) if !std::mem::replace(&mut failing, true) => {
-                let cause = crate::chain(&error);
-                warn!("Dpus cannot be watched, the pairing stays as it is: {cause}");
-            }
-            Some((_, Err(_))) | None => {}
+        tokio::select! {
+            // It has no end.
+            Some((side, told)) = told.next() => known[side].take(told),
+            () = tokio::time::sleep(RETRY), if unwritten => {}
         }
         if known.iter().all(|known| known.complete) {
             let all = known.iter().flat_map(|known| known.all.values());

@@ -30,10 +30,6 @@ pub(crate) use verdict::Grant;
 /// A failed step is tried again after this.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The watch is asked for again after this many seconds, and the API server says a word at the latest shortly before. A client whose
-/// `read_timeout` is a little longer gives up a connection only when it is dead.
-pub const WATCH_SECONDS: u32 = 45;
-
 /// Where the CA lies and what it gives out.
 #[derive(Clone, Debug)]
 pub struct SignerConfig {
@@ -71,11 +67,11 @@ struct Context {
     config: SignerConfig,
 }
 
-/// Serves requests until it is dropped.
+/// Serves requests until it is dropped. `client` is one of [`informer::client`].
 pub async fn run(client: Client, config: SignerConfig) {
     let api: Api<CertificateSigningRequest> = Api::all(client);
     let ours = watcher::Config::default()
-        .timeout(WATCH_SECONDS)
+        .timeout(informer::PERIOD)
         .fields(&format!("spec.signerName={}", config.profile.signer));
     let context = Arc::new(Context {
         api: api.clone(),

@@ -4,11 +4,12 @@
 //! could not come back after a cut. So the names of object and client carry a tag of the files' contents; where these are exchanged the
 //! recipe changes, and a running daemon gets a client with the new ones in place of the old one, under a pause of its requests.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use engine::{Daemon, Recipe, State};
+use changes::Changes;
+use engine::{Change, Daemon, Recipe, State};
 use proto::volume::v1::NbdSource;
 use qemu::commands::{BlockdevDel, ObjectDel, QomList, QueryNamedBlockNodes};
 use qemu::{Qmp, Step};
@@ -23,9 +24,6 @@ use crate::card::{Error, Notice, Result};
 
 /// What the client's side of TLS is made of.
 pub(super) const FILES: [&str; 3] = ["ca-cert.pem", "client-cert.pem", "client-key.pem"];
-/// How often it is looked whether they were renewed: there is a third of their life for that.
-const PERIOD: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_secs(5);
 const KIND: &str = "tls-creds-x509";
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f75_7462_6f61_7264_8000_6372_6564_7300);
 
@@ -77,38 +75,72 @@ fn credentials(recipe: &Recipe) -> Option<&Step> {
     })
 }
 
+/// Where the files lie that the recipe's object was made of.
+fn directory(recipe: &Recipe) -> Option<&Path> {
+    let dir = credentials(recipe)?.arguments.get("dir")?;
+    dir.as_str().map(Path::new)
+}
+
 /// Whether other files lie there than the recipe's object was made of.
 fn is_outdated(recipe: &Recipe) -> bool {
-    let Some(step) = credentials(recipe) else {
-        return false;
-    };
-    let dir = step
-        .arguments
-        .get("dir")
-        .and_then(Value::as_str)
-        .map(Path::new);
     // While nothing usable lies there the old ones are as good as any.
-    let now = dir.and_then(|dir| tag(dir).ok());
-    now.is_some_and(|tag| step.object() != Some(&format!("tls-{tag}")))
+    let now = directory(recipe).and_then(|dir| tag(dir).ok());
+    let object = credentials(recipe).and_then(Step::object);
+    now.is_some_and(|tag| object != Some(&format!("tls-{tag}")))
+}
+
+/// Keeps the recipes of our daemons that run.
+fn note(daemons: &mut BTreeMap<String, Recipe>, change: Change) {
+    let changed = match change {
+        Change::All(all) => {
+            daemons.clear();
+            all
+        }
+        Change::One(one) => vec![*one],
+    };
+    for daemon in changed.into_iter().filter(|daemon| daemon.owner == OWNER) {
+        match daemon.state {
+            State::Running => drop(daemons.insert(daemon.id, daemon.recipe)),
+            _ => drop(daemons.remove(&daemon.id)),
+        }
+    }
 }
 
 impl Linux {
     /// Tells of daemons whose client shows other certificates than lie there now; never ends.
     pub(crate) async fn follow_certificates(self: Arc<Self>) {
+        let mut watch = self.engine.watch();
+        let mut daemons = BTreeMap::new();
+        let mut heard = BTreeSet::new();
+        let mut changed = Box::pin(Changes::within(&heard).come());
         loop {
-            tokio::time::sleep(PERIOD).await;
-            let listed = self.engine.list(Some(OWNER), Instant::now() + LOOK).await;
-            let daemons = listed.unwrap_or_default().into_iter();
-            let outdated = tokio::task::spawn_blocking(move || {
-                let outdated =
-                    |daemon: &Daemon| daemon.state == State::Running && is_outdated(&daemon.recipe);
-                daemons.filter(outdated).collect::<Vec<_>>()
-            });
-            for daemon in outdated.await.unwrap_or_default() {
-                if let Some(uuid) = recipe::volume_of(&daemon.id) {
-                    // Nobody may be listening.
-                    let _ = self.notices.send(Notice::Outdated(uuid));
+            let is_heard = tokio::select! {
+                change = watch.next() => {
+                    note(&mut daemons, change);
+                    let mut directories = daemons.values().filter_map(directory);
+                    directories.all(|dir| heard.contains(dir))
                 }
+                () = &mut changed => false,
+            };
+            if is_heard {
+                continue;
+            }
+            heard = daemons
+                .values()
+                .filter_map(directory)
+                .map(Path::to_owned)
+                .collect();
+            changed = Box::pin(Changes::within(&heard).come());
+            let recipes = daemons.clone();
+            let outdated = tokio::task::spawn_blocking(move || {
+                let outdated = recipes.iter().filter(|(_, recipe)| is_outdated(recipe));
+                outdated
+                    .filter_map(|(id, _)| recipe::volume_of(id))
+                    .collect::<Vec<_>>()
+            });
+            for uuid in outdated.await.unwrap_or_default() {
+                // Nobody may be listening.
+                let _ = self.notices.send(Notice::Outdated(uuid));
             }
         }
     }
