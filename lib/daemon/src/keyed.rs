@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
+
+/// How long a call waits for another one on the same object before its caller is told to come again.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -33,9 +37,17 @@ pub struct Held {
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-/// Another operation has the object for too long: what it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy(pub &'static str);
+/// Another call has the object for too long.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {holder} is still under way; repeat {call} later")]
+pub struct Busy {
+    /// The object, as it was asked for.
+    pub object: String,
+    /// What has it.
+    pub holder: &'static str,
+    /// What wanted it.
+    pub call: &'static str,
+}
 
 impl Locks {
     /// Waits for the object, in order of arrival.
@@ -53,20 +65,25 @@ impl Locks {
         Some(held)
     }
 
-    /// Waits for the object until then; `call` is what others are told meanwhile.
+    /// Waits a moment for the object (kind and name), and at most until `end`; `call` is what others are told meanwhile.
     ///
     /// # Errors
     /// It did not become free.
-    pub async fn lock_until(
+    pub async fn lock_for(
         &self,
-        key: &str,
+        object: &str,
         call: &'static str,
-        until: Instant,
+        end: Instant,
     ) -> Result<Held, Busy> {
-        let mut held = self.wanted(key);
+        let mut held = self.wanted(object);
+        let until = end.min(Instant::now() + PATIENCE);
         let waiting = Arc::clone(&held.entry.lock).lock_owned();
         let Ok(guard) = tokio::time::timeout_at(until, waiting).await else {
-            return Err(Busy(*held.entry.holder()));
+            return Err(Busy {
+                object: object.to_owned(),
+                holder: *held.entry.holder(),
+                call,
+            });
         };
         *held.entry.holder() = call;
         held.guard = Some(guard);
@@ -98,7 +115,6 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn one_at_a_time_per_key_and_nothing_left_behind() {
@@ -120,13 +136,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_second_is_told_what_the_first_does() {
         let locks = Locks::default();
-        let until = Instant::now() + Duration::from_secs(2);
-        let first = locks.lock_until("a", "create", until).await.unwrap();
-        for _ in 0..2 {
-            let second = locks.lock_until("a", "delete", until).await;
-            assert_eq!(second.unwrap_err(), Busy("create"));
-        }
-        assert_eq!(Instant::now(), until);
+        let begun = Instant::now();
+        let late = begun + Duration::from_secs(60);
+        let first = locks.lock_for("volume a", "create", late).await.unwrap();
+        let busy = locks.lock_for("volume a", "delete", late).await;
+        assert_eq!(
+            busy.unwrap_err().to_string(),
+            "volume a: create is still under way; repeat delete later"
+        );
+        assert_eq!(begun.elapsed(), PATIENCE);
+        let soon = Instant::now() + PATIENCE / 4;
+        let busy = locks.lock_for("volume a", "delete", soon).await;
+        assert_eq!(busy.unwrap_err().holder, "create");
+        assert_eq!(Instant::now(), soon);
         drop(first);
         assert!(locks.0.lock().unwrap().is_empty());
     }

@@ -1,6 +1,7 @@
 //! Why a call of CSI fails: one variant per decision of the caller, each with a sentence that names object, cause and
 //! remedy.
 
+use daemon::keyed::Busy;
 use tonic::{Code, Status};
 
 /// Why a call failed.
@@ -19,8 +20,8 @@ pub(crate) enum Error {
     #[error("{0}")]
     Refused(String),
     /// Another call for this volume is under way.
-    #[error("{0}")]
-    Busy(String),
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// A size that can't be had.
     #[error("{0}")]
     OutOfRange(String),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use daemon::keyed::Locks;
 use nix::errno::Errno;
 use uuid::Uuid;
 
@@ -11,7 +12,6 @@ use super::blocking::blocking;
 use super::device::{self, Health, Numbers, Sysfs};
 use super::error::Error;
 use super::filesystem::Tickets;
-use super::locks::Locks;
 use super::mounts::{self, Place, Table};
 use super::repair::Agent;
 use super::request::Volume;

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use anyhow::Context;
 use daemon::admin::Admin;
+use daemon::keyed::Locks;
 use daemon::readiness::Readiness;
 use prometheus_client::registry::Registry;
 use proto::csi::v1::identity_server::IdentityServer;
@@ -17,7 +18,6 @@ use super::config::Run;
 use super::device::Sysfs;
 use super::filesystem::Tickets;
 use super::identity::{self, Plugin};
-use super::locks::Locks;
 use super::metrics::Metrics;
 use super::mounts;
 use super::node::Node;

@@ -82,7 +82,10 @@ impl Service {
                 let node = Arc::clone(&self.node);
                 let task = async move {
                     let _held = match volumes {
-                        Volumes::Change => Some(node.locks.lock(&volume.id, name, deadline).await?),
+                        Volumes::Change => {
+                            let object = format!("volume {}", volume.id);
+                            Some(node.locks.lock_for(&object, name, deadline.end()).await?)
+                        }
                         Volumes::Look => None,
                     };
                     work(Arc::clone(&node)).await
