@@ -1,12 +1,16 @@
-//! ADDs that are under way: what makes them pointless need not wait until their deadline.
+//! Operations that are under way: who waits for their end, and what makes their own waiting pointless.
 //!
 //! An ADD may wait for minutes for a row or for ovn-controller. A DEL of the same attachment means that the runtime has
 //! given it up (its plugin was killed, most likely); the end of this process means that its successor cannot begin.
+//!
+//! A reconcile loop leaves alone what an operation has, and looks again when that has ended.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cni_bin::code;
+use daemon::keyed::Locks;
+use futures::stream::{FuturesUnordered, Stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::attachment::AttachmentId;
@@ -100,11 +104,37 @@ impl Drop for Going<'_> {
     }
 }
 
+/// Says each time that an operation has ended which had one of the locks of `busy`. In between it waits in line: what is dropped
+/// early holds nobody up.
+pub(crate) fn ends(locks: &Locks, busy: &[String]) -> impl Stream<Item = ()> + Unpin {
+    busy.iter()
+        .map(|key| async { drop(locks.lock(key).await) })
+        .collect::<FuturesUnordered<_>>()
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::pending;
 
+    use futures::{FutureExt as _, StreamExt as _};
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_each_operation_is_told_at_once_and_its_lock_is_free_then() {
+        let locks = Locks::default();
+        let busy = ["a", "b"].map(str::to_owned);
+        let (a, b) = (locks.lock("a").await, locks.lock("b").await);
+        let mut ends = ends(&locks, &busy);
+        assert_eq!(ends.next().now_or_never(), None);
+        drop(b);
+        assert_eq!(ends.next().now_or_never(), Some(Some(())));
+        assert!(locks.try_lock("b").is_some());
+        assert_eq!(ends.next().now_or_never(), None);
+        drop(ends);
+        drop(a);
+        assert!(locks.try_lock("a").is_some());
+    }
 
     #[tokio::test]
     async fn waiting_ends_by_a_del_and_with_the_process_and_nothing_is_left() {

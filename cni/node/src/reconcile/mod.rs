@@ -13,7 +13,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::StreamExt as _;
 use tokio::sync::watch;
 use tracing::info;
 
@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::node::{Node, UNDO};
 use crate::plumb::{host_links, unplumb};
 use crate::rounds::{Pace, Why};
+use crate::under_way;
 use crate::vhostuser::{attach as vhost, order, withdraw};
 
 /// Runs until the pace says stop. `recovered` becomes true with the first round that left nothing undone.
@@ -43,14 +44,13 @@ pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pac
         if left.problems.is_empty() {
             recovered.send_replace(true);
         }
-        let mut free: FuturesUnordered<_> =
-            left.busy.iter().map(|key| node.locks.lock(key)).collect();
+        let mut ends = under_way::ends(&node.locks, &left.busy);
         loop {
             let next = async {
                 tokio::select! {
                     next = pace.next() => next,
                     _ = filled.changed(), if !*recovered.borrow() => Some(Why::Event),
-                    Some(_) = free.next() => Some(Why::Event),
+                    Some(()) = ends.next() => Some(Why::Event),
                 }
             };
             match next.await {

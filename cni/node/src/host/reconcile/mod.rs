@@ -1,7 +1,7 @@
 //! Keeps journal, card and pods in step: undoes what was cut off, and gives pods back what their card lost and has again.
 //!
 //! observe → plan → apply, at the start, whenever functions come or go, and every half minute. Operations that are under way hold their
-//! attachment's lock: their parts are left alone until a second later. [`plan`] is pure.
+//! attachment's lock: their parts are left alone until they end, and are looked at again then. [`plan`] is pure.
 
 pub(crate) mod plan;
 mod resync;
@@ -11,8 +11,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
@@ -31,9 +31,7 @@ use crate::netlink::{Event, Events};
 use crate::node::UNDO;
 use crate::rounds::{Pace, Why};
 use crate::stages::Stages;
-
-/// How soon an attachment is looked at again that an operation was busy with.
-const BUSY: Duration = Duration::from_secs(1);
+use crate::under_way;
 
 /// What a round left.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,8 +40,8 @@ pub(crate) struct Left {
     pub(crate) problems: Vec<String>,
     /// What only the card can put in order.
     pub(crate) losses: Vec<String>,
-    /// Operations were under way.
-    pub(crate) busy: bool,
+    /// Locks of the attachments that had an operation under way.
+    pub(crate) busy: Vec<String>,
 }
 
 /// Runs until the pace says stop. `recovered` becomes true with the first round that left nothing undone.
@@ -58,18 +56,16 @@ pub(crate) async fn run(node: Arc<HostNode>, recovered: watch::Sender<bool>, mut
         node.metrics
             .attachments
             .set(attachments.unwrap_or(i64::MAX));
-        let (undone, busy) = (!left.problems.is_empty(), left.busy);
+        let undone = !left.problems.is_empty();
         pace.finish(started, &[left.problems, left.losses].concat());
         if !undone {
             recovered.send_replace(true);
         }
+        let mut ends = under_way::ends(&node.locks, &left.busy);
         let next = async {
-            if !busy {
-                return pace.next().await;
-            }
             tokio::select! {
                 next = pace.next() => next,
-                () = tokio::time::sleep(BUSY) => Some(Why::Timer),
+                Some(()) = ends.next() => Some(Why::Event),
             }
         };
         if next.await.is_none() {
@@ -119,8 +115,9 @@ pub(crate) async fn round(node: &HostNode) -> Left {
     for action in plan(&observe(&records, &functions)) {
         let done = match &action {
             Action::Remove(id) | Action::Place(id) => {
-                let Some(_alone) = node.locks.try_lock(&id.host_link()) else {
-                    left.busy = true;
+                let key = id.host_link();
+                let Some(_alone) = node.locks.try_lock(&key) else {
+                    left.busy.push(key);
                     continue;
                 };
                 // An operation may have come and gone since the look: an attachment that it touched is another record.
