@@ -42,7 +42,7 @@ pub struct Config {
 
     /// The whole of that volume as the container `compute` sees it: paths in the domain XML begin with it. The CNI lets
     /// QEMU make its sockets in DIR/outboard/net. A volume that annotation iaas.yusur.io/vhost-user-blk names ("data", or
-    /// "data:4" for four queues) is at DIR/outboard/blk/<volume>.sock; whoever serves it puts the socket there.
+    /// "data:4" for four queues) is at DIR/outboard/blk/<its claim>/disk.sock, where the CSI node plugin mounts the directory.
     #[arg(
         long,
         env = "OUTBOARD_SHIM_HOOKS_DIR",

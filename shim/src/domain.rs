@@ -10,53 +10,13 @@ mod interface;
 mod layout;
 mod memory;
 mod mtu;
+mod property;
 mod tree;
 
-use crate::resolver::{LONGEST_PATH, Nic, Plug};
+pub use disk::Block;
+
+use crate::resolver::{Nic, Plug};
 use crate::vmi::Vmi;
-
-/// A volume that becomes a vhost-user-blk disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
-    /// The volume's name, which is its disk's, too.
-    pub volume: String,
-    /// The socket that a storage daemon serves, as `compute` sees it.
-    pub path: String,
-    /// Request queues; the daemon must serve as many.
-    pub queues: u32,
-}
-
-impl Block {
-    /// The volumes that an annotation's value names: `data, logs:4`, the number of queues behind a colon. Sockets lie below `hooks`.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the value.
-    pub fn asked(value: &str, hooks: &str) -> Result<Vec<Self>, String> {
-        let words = value.split(',').map(str::trim).filter(|w| !w.is_empty());
-        words.map(|word| Self::one(word, hooks)).collect()
-    }
-
-    fn one(word: &str, hooks: &str) -> Result<Self, String> {
-        let (volume, queues) = word.split_once(':').unwrap_or((word, "1"));
-        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-        if volume.is_empty() || volume.starts_with('.') || !volume.chars().all(label) {
-            return Err(format!("{volume:?} is no name of a volume"));
-        }
-        let queues = queues.parse().ok().filter(|n| (1..=256).contains(n));
-        let path = format!("{hooks}/outboard/blk/{volume}.sock");
-        if path.len() > LONGEST_PATH {
-            return Err(format!(
-                "the path {path} is too long for a socket; name the volume shorter"
-            ));
-        }
-        Ok(Self {
-            queues: queues.ok_or_else(|| format!("{word:?}: queues are a number from 1 to 256"))?,
-            volume: volume.to_owned(),
-            path,
-        })
-    }
-}
 
 /// Why a domain can't be rewritten.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

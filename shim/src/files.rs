@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use changes::Changes;
+
 use crate::resolver::{Sources, dra};
 use crate::vmi::Vmi;
 
@@ -32,6 +34,14 @@ impl Places {
             dra: self.claims(vmi, binding),
             hooks: self.hooks.clone(),
         }
+    }
+
+    /// What changes from now on where kubelet writes while a VM starts.
+    pub(crate) fn changes(&self) -> Changes {
+        let files = [&self.network_info, &self.annotations];
+        let directories = files.into_iter().filter_map(|file| file.parent());
+        // A volume that is not mounted now never will be.
+        Changes::within(directories.filter(|directory| directory.is_dir()))
     }
 
     fn claims(&self, vmi: &Vmi, binding: &str) -> Vec<dra::File> {

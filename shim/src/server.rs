@@ -20,9 +20,6 @@ use crate::resolver::{self, Nic, Plug};
 use crate::vmi::Vmi;
 use crate::{annotation, cloud_init};
 
-/// Between two looks at files that kubelet has not written yet.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(200);
-
 /// Everything that is served. `ended` is cancelled when virt-launcher says that the VM has ended.
 pub fn router(config: Config, ended: CancellationToken) -> Router {
     let hooks = Hooks(Arc::new(State { config, ended }));
@@ -73,7 +70,7 @@ impl Hooks {
         let xml = std::str::from_utf8(xml)
             .map_err(|error| invalid(&format!("the domain XML is not UTF-8: {error}")))?;
         let asked = vmi.annotation(annotation::BLOCK).unwrap_or_default();
-        let blocks = Block::asked(asked, &self.0.config.places().hooks).map_err(|fault| {
+        let blocks = Block::asked(asked, vmi, &self.0.config.places().hooks).map_err(|fault| {
             let key = annotation::BLOCK;
             invalid(&format!("annotation {key} of VM {}: {fault}", vmi.key()))
         })?;
@@ -119,6 +116,7 @@ impl Hooks {
         let began = tokio::time::Instant::now();
         let until = (began + config.wait).min(Deadline::of(from).end());
         loop {
+            let changes = places.changes();
             let sources = places.read(vmi, &config.binding);
             let error = match resolver::resolve(vmi, &config.binding, &sources) {
                 Ok(nics) => return Ok(nics),
@@ -128,13 +126,14 @@ impl Hooks {
             if !error.is_late() {
                 return Err(Status::failed_precondition(error.to_string()));
             }
-            if tokio::time::Instant::now() + LOOK >= until {
+            if tokio::time::Instant::now() >= until {
                 let sentence = format!("{error} (waited {waited} s)");
                 return Err(Status::unavailable(sentence));
             }
             debug!(vm = vmi.key(), "{error}");
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = changes.come() => {}
+                () = tokio::time::sleep_until(until) => {}
                 () = self.0.ended.cancelled() => return Err(Status::cancelled("the VM has ended")),
             }
         }

@@ -51,6 +51,8 @@ pub struct Spec {
     #[serde(deserialize_with = "nullable")]
     pub networks: Vec<Network>,
     #[serde(deserialize_with = "nullable")]
+    pub volumes: Vec<Volume>,
+    #[serde(deserialize_with = "nullable")]
     pub resource_claims: Vec<ResourceClaim>,
 }
 
@@ -132,6 +134,34 @@ pub struct Binding {
 pub struct Disk {
     pub name: String,
     pub boot_order: Option<u32>,
+}
+
+/// One of `spec.volumes`: where it comes from is in one of many fields.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[allow(missing_docs, reason = "KubeVirt's API documents its fields")]
+pub struct Volume {
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    pub data_volume: Option<DataVolumeSource>,
+}
+
+/// `volumes[].persistentVolumeClaim`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[allow(missing_docs, reason = "KubeVirt's API documents its fields")]
+pub struct ClaimSource {
+    pub claim_name: String,
+    pub hotpluggable: bool,
+}
+
+/// `volumes[].dataVolume`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "KubeVirt's API documents its fields")]
+pub struct DataVolumeSource {
+    pub name: String,
+    pub hotpluggable: bool,
 }
 
 /// One of `spec.networks`.

@@ -179,7 +179,8 @@ fn kept_children(document: &Document<'_>, id: Id, interface: &Interface) -> Vec<
     let goes =
         |child: &Id| document.is(*child, &OURS) || (named && document.is(*child, &["address"]));
     let stays = document.content(id).filter(|child| !goes(child));
+    // Blanks around a stray text would be more at each call.
     stays
-        .map(|child| document.slice(child).to_owned())
+        .map(|child| document.slice(child).trim().to_owned())
         .collect()
 }

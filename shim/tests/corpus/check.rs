@@ -1,6 +1,7 @@
 //! What must hold for any bytes that virt-launcher or a file could hold. Used by the replay of the seeds and by the fuzz targets
 //! `shim_domain` and `shim_sources`.
 
+use shim::annotation;
 use shim::domain::{Block, rewrite};
 use shim::resolver::{LONGEST_PATH, Mode, Nic, Plug, Sources, dra, resolve};
 use shim::vmi::Vmi;
@@ -16,11 +17,12 @@ pub(crate) fn domain(bytes: &[u8]) -> bool {
         return false;
     };
     let vmi = br#"{"spec": {"domain": {"devices": {"interfaces": [
-        {"name": "net1", "bootOrder": 1}, {"name": "other"}, {"name": "net2", "pciAddress": "0000:01:00.0"}]}}}}"#;
+        {"name": "net1", "bootOrder": 1}, {"name": "other"}, {"name": "net2", "pciAddress": "0000:01:00.0"}]}},
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "claim"}}]}}"#;
     let vmi = Vmi::from_json(vmi).expect("a VMI");
     let nics = [nic("net1", Mode::Server), nic("net2", Mode::Client)];
     // The disk is there or not; both must do.
-    let blocks = Block::asked("data", HOOKS).expect("a volume");
+    let blocks = Block::asked("data", &vmi, HOOKS).expect("a volume");
     let blocks: &[Block] = if text.contains("ua-data") {
         &blocks
     } else {
@@ -85,6 +87,7 @@ pub(crate) fn sources(bytes: &[u8]) -> bool {
     let Ok(vmi) = Vmi::from_json(&vmi) else {
         return false;
     };
+    blocks(&vmi);
     let Ok(nics) = resolve(&vmi, "vhostuser", &sources) else {
         return false;
     };
@@ -104,4 +107,18 @@ pub(crate) fn sources(bytes: &[u8]) -> bool {
     let once = rewritten.expect("whatever was resolved can be written");
     assert_eq!(rewrite(&once, &vmi, &nics, &[]), Ok(once.clone()));
     !nics.is_empty()
+}
+
+/// The sockets of volumes lie where they should, whatever the VM's author writes.
+fn blocks(vmi: &Vmi) {
+    let asked = vmi.annotation(annotation::BLOCK).unwrap_or_default();
+    for block in Block::asked(asked, vmi, HOOKS).unwrap_or_default() {
+        let claim = block.path.strip_prefix(HOOKS);
+        let claim = claim.and_then(|rest| rest.strip_prefix("/outboard/blk/"));
+        let claim = claim.and_then(|rest| rest.strip_suffix("/disk.sock"));
+        let claim = claim.expect("the path of a claim's socket");
+        assert!(!["", ".", ".."].contains(&claim) && !claim.contains('/'));
+        assert!(block.path.len() <= LONGEST_PATH, "{}", block.path);
+        assert!((1..=256).contains(&block.queues));
+    }
 }

@@ -1,6 +1,7 @@
 //! The program itself, called as virt-launcher calls it.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod bad_input;
 #[path = "../hooks/launcher.rs"]
 mod launcher;
 #[path = "../hooks/lossy.rs"]
@@ -29,6 +30,7 @@ fn vmi(annotations: Value) -> String {
                 {"name": "net1", "macAddress": MAC, "binding": {"name": "vhostuser"}},
             ]}},
             "networks": [{"name": "default", "pod": {}}, {"name": "net1", "multus": {"networkName": "fast"}}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "db"}}],
         },
     })
     .to_string()
@@ -224,6 +226,7 @@ async fn what_cannot_be_is_an_error_at_once_and_the_program_goes_on() {
     let plain = vmi(Value::Null);
     let disk = vmi(json!({"iaas.yusur.io/vhost-user-blk": "data"}));
     let volume = vmi(json!({"iaas.yusur.io/vhost-user-blk": "../data"}));
+    let unknown = vmi(json!({"iaas.yusur.io/vhost-user-blk": "logs"}));
     for (xml, vmi, code, says) in [
         (
             "<domain>",
@@ -244,6 +247,12 @@ async fn what_cannot_be_is_an_error_at_once_and_the_program_goes_on() {
             &volume,
             Code::InvalidArgument,
             "no name of a volume",
+        ),
+        (
+            DOMAIN,
+            &unknown,
+            Code::InvalidArgument,
+            "among spec.volumes",
         ),
         (
             DOMAIN,

@@ -212,12 +212,14 @@ proptest! {
             "{blank}<disk type='block' device='disk'><alias name='ua-{name}'/>{boot}<target dev='vd{name}' bus='virtio'/></disk>"
         );
         let xml = format!("<domain><devices>{}{before}{}</devices></domain>", disk("a"), disk("b"));
-        let blocks = Block::asked("b,a:2", HOOKS).unwrap();
+        let volume = |name: &str| format!(r#"{{"name": "{name}", "dataVolume": {{"name": "of-{name}"}}}}"#);
+        let vmi = crate::volumes(&format!("{},{}", volume("a"), volume("b")));
+        let blocks = Block::asked("b,a:2", &vmi, HOOKS).unwrap();
         let once = rewrite(&xml, &Vmi::default(), &[], &blocks).unwrap();
         prop_assert_eq!(&rewrite(&once, &Vmi::default(), &[], &blocks).unwrap(), &once);
         prop_assert!(once.contains(&before));
         prop_assert_eq!(once.matches("<boot order='1'/>").count(), if boot.is_empty() { 0 } else { 2 });
-        let (a, b) = (once.find("blk/a.sock").unwrap(), once.find("blk/b.sock").unwrap());
+        let (a, b) = (once.find("blk/of-a/disk.sock").unwrap(), once.find("blk/of-b/disk.sock").unwrap());
         prop_assert!(a < b);
     }
 

@@ -50,7 +50,7 @@ impl Shape {
             name: directory.file_name().unwrap().to_string_lossy().into(),
             xml: file("in.xml"),
             nics: resolve(&vmi, "vhostuser", &sources).unwrap(),
-            blocks: Block::asked(asked, HOOKS).unwrap(),
+            blocks: Block::asked(asked, &vmi, HOOKS).unwrap(),
             directory: directory.to_owned(),
             vmi,
         }
@@ -134,8 +134,14 @@ fn complete(xml: &str, shape: &Shape, name: &str) {
         }
     }
     for block in &shape.blocks {
-        let source = format!("<source type='unix' path='{}'>", block.path);
+        let source = format!("<source type='unix' path='{}'/>", block.path);
         assert_eq!(xml.matches(&source).count(), 1, "{name}: {source}");
+        let flushed = "<qemu:property name='config-wce' type='bool' value='false'/>";
+        assert_eq!(
+            xml.matches(flushed).count(),
+            shape.blocks.len(),
+            "{name}: the guest would not flush\n{xml}"
+        );
     }
 }
 
@@ -228,7 +234,8 @@ fn what_is_no_domain_is_refused_with_a_sentence() {
 
 #[test]
 fn a_disk_that_cannot_be_vhost_user_is_refused_with_a_remedy() {
-    let block = |volume: &str| Block::asked(volume, HOOKS).unwrap();
+    let vmi = volumes(r#"{"name": "a", "persistentVolumeClaim": {"claimName": "c"}}"#);
+    let block = |volume: &str| Block::asked(volume, &vmi, HOOKS).unwrap();
     let domain = |disk: &str| format!("<domain><devices>{disk}</devices></domain>");
     for (disk, says) in [
         (
@@ -253,30 +260,93 @@ fn a_disk_that_cannot_be_vhost_user_is_refused_with_a_remedy() {
     }
 }
 
+/// A VM with these volumes.
+fn volumes(list: &str) -> Vmi {
+    Vmi::from_json(format!(r#"{{"spec": {{"volumes": [{list}]}}}}"#).as_bytes()).unwrap()
+}
+
 #[test]
-fn volumes_are_named_with_their_queues() {
-    let blocks = Block::asked(" root , data:4,", HOOKS).unwrap();
+fn volumes_are_named_with_their_queues_and_found_by_their_claims() {
+    let vmi = volumes(
+        r#"{"name": "root", "dataVolume": {"name": "linux"}},
+        {"name": "data", "persistentVolumeClaim": {"claimName": "db-0"}}"#,
+    );
+    let blocks = Block::asked(" root , data:4,", &vmi, HOOKS).unwrap();
     let named: Vec<_> = blocks
         .iter()
-        .map(|b| (b.volume.as_str(), b.queues))
+        .map(|b| (b.volume.as_str(), b.queues, b.path.as_str()))
         .collect();
-    assert_eq!(named, [("root", 1), ("data", 4)]);
+    let path = |claim: &str| format!("/var/run/kubevirt-hooks/outboard/blk/{claim}/disk.sock");
     assert_eq!(
-        blocks[1].path,
-        "/var/run/kubevirt-hooks/outboard/blk/data.sock"
+        named,
+        [("root", 1, &*path("linux")), ("data", 4, &*path("db-0"))]
     );
-    for bad in [
-        "../x",
-        "a/b",
-        ".a",
-        "a:0",
-        "a:x",
-        "a:257",
-        "A",
-        &"x".repeat(90),
+}
+
+#[test]
+fn qemu_comes_again_only_to_a_daemon_that_keeps_what_is_in_flight() {
+    let vmi = volumes(r#"{"name": "a", "persistentVolumeClaim": {"claimName": "c"}}"#);
+    let mut blocks = Block::asked("a", &vmi, HOOKS).unwrap();
+    let xml = "<domain><devices><disk><alias name='ua-a'/><target dev='vda' bus='virtio'/></disk></devices></domain>";
+    let without = rewrite(xml, &vmi, &[], &blocks).unwrap();
+    assert!(!without.contains("reconnect"), "{without}");
+    blocks[0].reconnect = Some(1);
+    let with = rewrite(&without, &vmi, &[], &blocks).unwrap();
+    assert!(
+        with.contains("<reconnect enabled='yes' timeout='1'/></source>"),
+        "{with}"
+    );
+    assert_eq!(rewrite(&with, &vmi, &[], &blocks).unwrap(), with);
+}
+
+#[test]
+fn what_has_no_socket_is_refused_with_a_remedy() {
+    let claim = |volume: &str, claim: &str| {
+        format!(r#"{{"name": "{volume}", "persistentVolumeClaim": {{"claimName": "{claim}"}}}}"#)
+    };
+    let list = [
+        claim("a", "c"),
+        claim("b", "c"),
+        claim("up", "../c"),
+        claim("none", ""),
+        claim("long", &"x".repeat(61)),
+        claim("just", &"x".repeat(60)),
+        r#"{"name": "disk", "containerDisk": {"image": "x"}}"#.into(),
+        r#"{"name": "hot", "dataVolume": {"name": "d", "hotpluggable": true}}"#.into(),
+        r#"{"name": "later", "persistentVolumeClaim": {"claimName": "d", "hotpluggable": true}}"#
+            .into(),
+    ];
+    let vmi = volumes(&list.join(","));
+    for (asked, says) in [
+        ("../x", "no name of a volume"),
+        ("a/b", "no name of a volume"),
+        (".a", "no name of a volume"),
+        ("A", "no name of a volume"),
+        (":2", "no name of a volume"),
+        ("a:0", "from 1 to 256"),
+        ("a:x", "from 1 to 256"),
+        ("a:257", "from 1 to 256"),
+        ("c", "among spec.volumes"),
+        ("up", "no name of a claim"),
+        ("none", "no name of a claim"),
+        ("long", "a shorter name"),
+        ("disk", "only a persistentVolumeClaim or a dataVolume"),
+        ("hot", "leave hotpluggable out"),
+        ("later", "leave hotpluggable out"),
+        ("a,b", "volumes a and b are of one claim"),
+        ("a,a:2", "volumes a and a are of one claim"),
     ] {
-        assert!(Block::asked(bad, HOOKS).is_err(), "{bad}");
+        let sentence = Block::asked(asked, &vmi, HOOKS).unwrap_err();
+        assert!(sentence.contains(says), "{asked}: {sentence}");
     }
+    assert!(Block::asked("just", &vmi, HOOKS).is_ok());
+
+    let mut sealed = vmi;
+    let json = br#"{"spec": {"domain": {"launchSecurity": {"sev": {}}}}}"#;
+    sealed.spec.domain = Vmi::from_json(json).unwrap().spec.domain;
+    let sentence = Block::asked("a", &sealed, HOOKS).unwrap_err();
+    assert!(sentence.contains("launchSecurity"), "{sentence}");
+    assert_eq!(Block::asked("", &sealed, HOOKS), Ok(Vec::new()));
 }
 
 #[test]
