@@ -57,6 +57,8 @@ stage() { # IMAGE ROOT
     cni)
         for p in outboard cni-node cni-controller; do program "$bin/$p" "$2/usr/bin/$p"; done
         with_libraries /usr/sbin/nft "$2"
+        # Makes the taps of machines on nodes without DPDK.
+        with_libraries /usr/bin/ip "$2"
         mkdir -p "$2/tmp" "$2/run" "$2/etc"
         ;;
     csi)

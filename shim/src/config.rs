@@ -61,6 +61,16 @@ pub struct Config {
     )]
     pub network_info: PathBuf,
 
+    /// The links of the pod's network namespace: a tap of an interface's own name was made by the CNI instead of a socket, on a
+    /// node without DPDK.
+    #[arg(
+        long,
+        env = "OUTBOARD_SHIM_LINKS",
+        value_name = "DIR",
+        default_value = "/sys/class/net"
+    )]
+    pub links: PathBuf,
+
     /// The pod's annotations as the downward API writes them (what app-netutil reads); asked second.
     #[arg(
         long,
@@ -157,6 +167,7 @@ impl Config {
             network_info: self.network_info.clone(),
             annotations: self.annotations.clone(),
             dra: self.dra_metadata.clone(),
+            links: self.links.clone(),
             hooks: self.hooks_dir.trim_end_matches('/').to_owned(),
         }
     }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use changes::Changes;
 
+use crate::resolver::links::{Link, Links};
 use crate::resolver::{Sources, dra};
-use crate::vmi::Vmi;
+use crate::vmi::{Vmi, tap};
 
 /// More is none of these files.
 const MOST: u64 = 4 << 20;
@@ -20,6 +21,8 @@ pub struct Places {
     pub annotations: PathBuf,
     /// The directory of DRA metadata.
     pub dra: PathBuf,
+    /// The directory of the pod's links in sysfs.
+    pub links: PathBuf,
     /// The directory of hook sockets as `compute` sees it.
     pub hooks: String,
 }
@@ -32,6 +35,7 @@ impl Places {
             network_info: downward(&self.network_info),
             annotations: downward(&self.annotations),
             dra: self.claims(vmi, binding),
+            links: self.links(vmi, binding),
             hooks: self.hooks.clone(),
         }
     }
@@ -42,6 +46,25 @@ impl Places {
         let directories = files.into_iter().filter_map(|file| file.parent());
         // A volume that is not mounted now never will be.
         Changes::within(directories.filter(|directory| directory.is_dir()))
+    }
+
+    /// Those of the binding's interfaces: their taps, and links of their own names.
+    fn links(&self, vmi: &Vmi, binding: &str) -> Option<Links> {
+        if !self.links.is_dir() {
+            return None;
+        }
+        let networks = vmi.bound(binding).filter_map(|i| vmi.network(&i.name));
+        let names = networks.flat_map(|n| [tap(&n.name), vmi.pod_interface(n)]);
+        let there = names.filter_map(|name| {
+            let directory = self.links.join(&name);
+            let link = Link {
+                alias: read(&directory.join("ifalias")).unwrap_or_default(),
+                mtu: read(&directory.join("mtu"))?,
+                tun_flags: read(&directory.join("tun_flags")),
+            };
+            Some((name, link))
+        });
+        Some(Links(there.collect()))
     }
 
     fn claims(&self, vmi: &Vmi, binding: &str) -> Vec<dra::File> {

@@ -1,12 +1,14 @@
 //! Which socket, mode, MAC and MTU has each bound interface? Pure: over the VM and the contents of files.
 //!
 //! Asked in this order: KubeVirt's network-info ([`network_info`]), the pod's annotations ([`annotations`]), the metadata of a DRA claim
-//! ([`dra`]), the computed path. The computed path counts only where nothing else was mounted: a file that is there and does not name
-//! the network yet is waited for.
+//! ([`dra`]), the pod's links ([`links`]), the computed path. The computed path counts only where nothing else was mounted: a file that is there
+//! and does not name the network yet is waited for. One that names it without its device (Multus asks the CNI for that only where a device
+//! plugin has given the pod one) leaves it to the links.
 
 pub mod annotations;
 pub mod dra;
 mod error;
+pub mod links;
 pub mod network_info;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,8 @@ pub struct Sources {
     pub annotations: Option<String>,
     /// Metadata of the claims that the VM's networks name.
     pub dra: Vec<dra::File>,
+    /// Links of the pod. None: sysfs can't be seen.
+    pub links: Option<links::Links>,
     /// The directory of hook sockets as the container `compute` sees it: `/var/run/kubevirt-hooks`.
     pub hooks: String,
 }
@@ -140,11 +144,15 @@ fn one(vmi: &Vmi, interface: &Interface, sources: &Sources) -> Result<Nic, Why> 
         check_path(path)?;
     }
     check_migration(vmi, &plug)?;
+    let queues = match (&plug, &sources.links) {
+        (Plug::Tap, Some(links)) => links.queues(network, vmi.nic_queues()),
+        _ => vmi.nic_queues(),
+    };
     Ok(Nic {
         name: interface.name.clone(),
         mac: mac(vmi, interface, &device.mac)?,
         mtu: mtu(device.mtu)?,
-        queues: vmi.nic_queues(),
+        queues,
         ifname,
         plug,
         said_by,
@@ -180,8 +188,16 @@ fn device(
             None => waited_for = waited_for.or(Some(dra::FILE)),
         }
     }
+    let links = sources.links.as_ref().filter(|_| network.is_secondary());
+    if let Some(tap) = links.and_then(|links| links.device(network)) {
+        return Ok((tap, links::SAID_BY));
+    }
     if let Some(device) = named {
-        return Ok((device, network_info::FILE));
+        let path = computed(&sources.hooks, ifname);
+        let mode = Mode::Server;
+        let socket = links.is_some_and(|links| !links.has(ifname));
+        let plug = socket.then_some(Plug::VhostUser { path, mode });
+        return Ok((Device { plug, ..device }, network_info::FILE));
     }
     if !network.is_secondary() && network.resource_claim.is_none() {
         let mounted = waited_for.is_some();

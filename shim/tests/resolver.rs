@@ -3,6 +3,7 @@
 
 use rstest::rstest;
 use serde_json::{Value, json};
+use shim::resolver::links::{self, Link, Links};
 use shim::resolver::{Error, Mode, Nic, Plug, Sources, annotations, dra, network_info, resolve};
 use shim::vmi::{Vmi, tap};
 
@@ -83,6 +84,91 @@ fn network_info_says_all() {
 fn a_tap_is_a_tap() {
     let nic = one(&vm(|_| {}), &with_info(entry(&json!({"type": "tap"}))));
     assert_eq!(nic.plug, Plug::Tap);
+}
+
+/// The links of the pod, as sysfs has them.
+fn with_links(links: &[(&str, Link)], mut sources: Sources) -> Sources {
+    let links = links.iter().map(|(n, l)| ((*n).to_owned(), l.clone()));
+    sources.links = Some(Links(links.collect()));
+    sources
+}
+
+fn tap_of(flags: &str) -> Link {
+    Link {
+        alias: format!("outboard {MAC}\n"),
+        mtu: "1342\n".into(),
+        tun_flags: Some(flags.into()),
+    }
+}
+
+/// Multus does not ask the CNI what an interface is unless a device plugin gave the pod something.
+#[test]
+fn a_tap_in_the_pod_is_a_tap_whatever_the_files_leave_out() {
+    let unnamed = json!({"interfaces": [{"network": "net1", "mac": MAC}]});
+    for files in [sources(), with_info(""), with_info(unnamed)] {
+        let sources = with_links(&[("tap6c270ef2f25", tap_of("0x1002\n"))], files);
+        // The port's MAC address is beside it.
+        let silent = vm(|v| {
+            v["spec"]["domain"]["devices"]["interfaces"][0]["macAddress"] = json!("");
+        });
+        for vmi in [vm(|_| {}), silent] {
+            let nic = one(&vmi, &sources);
+            assert_eq!((&nic.plug, nic.mtu), (&Plug::Tap, Some(1342)));
+            assert_eq!((nic.mac.as_str(), nic.said_by), (MAC, links::SAID_BY));
+        }
+        let other = vm(|v| {
+            v["spec"]["domain"]["devices"]["interfaces"][0]["macAddress"] =
+                json!("02:00:00:00:00:02");
+        });
+        let sentence = refused(&other, &sources).to_string();
+        assert!(
+            sentence.contains("every packet would be dropped"),
+            "{sentence}"
+        );
+    }
+}
+
+#[test]
+fn a_network_without_device_information_is_a_socket_where_the_pod_has_no_link() {
+    let named = || with_info(json!({"interfaces": [{"network": "net1", "mac": MAC, "mtu": 1400}]}));
+    let nic = one(&vm(|_| {}), &with_links(&[], named()));
+    let (path, mode) = (COMPUTED.into(), Mode::Server);
+    assert_eq!(nic.plug, Plug::VhostUser { path, mode });
+    assert_eq!((nic.mtu, nic.said_by), (Some(1400), network_info::FILE));
+    // A network of another kind: QEMU would wait for a switch that never comes.
+    let plain = Link {
+        tun_flags: None,
+        ..tap_of("")
+    };
+    let veth = with_links(&[("pod6c270ef2f25", plain.clone())], named());
+    let sentence = refused(&vm(|_| {}), &veth).to_string();
+    assert!(sentence.contains("\"kind\": \"vhostuser\""), "{sentence}");
+    // What is no tap is none, whatever its name; and what is not there yet is waited for.
+    let odd = with_links(&[("tap6c270ef2f25", plain)], with_info(""));
+    assert!(refused(&vm(|_| {}), &odd).is_late());
+}
+
+#[rstest]
+#[case::one_queue("0x1002", Some(4), None)]
+#[case::many("0x1102", Some(4), Some(4))]
+#[case::many_for_one_processor("0x1102", None, Some(2))]
+#[case::one_and_one("0x5002", None, None)]
+#[case::unreadable("?", Some(4), Some(4))]
+fn a_tap_is_opened_with_as_many_queues_as_it_was_made_for(
+    #[case] flags: &str,
+    #[case] processors: Option<u32>,
+    #[case] queues: Option<u32>,
+) {
+    let vmi = vm(|v| {
+        v["spec"]["domain"]["cpu"] = json!({"cores": processors.unwrap_or(4)});
+        v["spec"]["domain"]["devices"]["networkInterfaceMultiqueue"] = json!(processors.is_some());
+    });
+    let info = with_info(entry(&json!({"type": "tap"})));
+    let nic = one(
+        &vmi,
+        &with_links(&[("tap6c270ef2f25", tap_of(flags))], info),
+    );
+    assert_eq!((nic.plug, nic.queues), (Plug::Tap, queues));
 }
 
 #[test]

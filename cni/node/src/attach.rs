@@ -9,7 +9,6 @@ pub(crate) mod installed;
 use cni_bin::cni::CNIResult;
 use cni_bin::code;
 use fail::fail_point;
-use futures::TryFutureExt as _;
 use ovsdb::Uuid;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -22,11 +21,11 @@ use crate::error::Error;
 use crate::netns::Netns;
 use crate::node::{Node, UNDO};
 use crate::plumb::{self, Offload, plumb};
-use crate::row::Wanted;
+use crate::row::{Row, Wanted};
 use crate::stages::{Stages, timed};
 use crate::under_way::Going;
-use crate::vhostuser::attach as vhost;
-use crate::vhostuser::{Kind, withdraw};
+use crate::vhostuser::attach::{self as vhost, Place};
+use crate::vhostuser::{Kind, pair, tap, withdraw};
 use crate::vswitch::IntegrationBridge;
 use crate::wiring::{self, Wiring};
 
@@ -56,7 +55,7 @@ pub(crate) async fn add(
         subnet: add.keys.subnet.as_deref(),
         host: None,
     };
-    let row = node.southbound.row(&wanted, deadline).err_into();
+    let row = row(node, add, &wanted, place.as_ref(), deadline);
     let row = stages
         .measure("wait_row", going.unless_given_up(row))
         .await?;
@@ -70,10 +69,9 @@ pub(crate) async fn add(
         netns: add.netns.clone(),
         port: PortRecord::new(&wiring.iface_id, wiring.mac, &wiring.ips),
         ordinal: node.store.ordinal(),
-        end: match &place {
-            None => End::Veth,
-            Some(place) => End::VhostUser(place.socket(wiring.mtu)),
-        },
+        end: place
+            .as_ref()
+            .map_or(End::Veth, |place| place.end(wiring.mtu)),
     };
     let socket = record.socket().cloned();
     let attempt = Attempt {
@@ -86,10 +84,10 @@ pub(crate) async fn add(
     };
     let made = match place {
         None => attempt.run(record, stages).await,
-        Some(place) => {
-            let volume = place.into_volume();
+        Some(Place::Socket(_, volume)) => {
             vhost::make(node, bridge, record, volume, &going, stages, deadline).await
         }
+        Some(Place::Tap(_, missing)) => tap::attach::make(&attempt, record, &missing, stages).await,
     };
     if let Err(error) = made {
         detach::undo(node, &add.id).await;
@@ -101,6 +99,25 @@ pub(crate) async fn add(
     Ok(match socket {
         None => wiring::result(&wiring, add),
         Some(socket) => vhost::result(&wiring, add, &socket),
+    })
+}
+
+/// The row of an ADD; of a machine's, with a word about its other pod.
+async fn row(
+    node: &Node,
+    add: &Add,
+    wanted: &Wanted<'_>,
+    place: Option<&Place>,
+    deadline: Instant,
+) -> Result<Row, Error> {
+    let holder = match place.and_then(|place| place.end(0).machine_kind()) {
+        Some(here) => pair::holder(node, add, wanted, here, deadline).await?,
+        None => None,
+    };
+    let row = node.southbound.row(wanted, deadline).await;
+    row.map_err(|unfound| match holder {
+        Some(holder) if !unfound.away => holder.has_it(&add.pod, &add.id.ifname),
+        _ => unfound.into(),
     })
 }
 
@@ -124,13 +141,13 @@ async fn free(node: &Node, add: &Add) -> Result<(), Error> {
 }
 
 /// The part of an ADD that has side effects.
-struct Attempt<'a> {
-    node: &'a Node,
-    netns: &'a Netns,
-    bridge: IntegrationBridge,
-    wiring: &'a Wiring,
-    going: &'a Going<'a>,
-    deadline: Instant,
+pub(crate) struct Attempt<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) netns: &'a Netns,
+    pub(crate) bridge: IntegrationBridge,
+    pub(crate) wiring: &'a Wiring,
+    pub(crate) going: &'a Going<'a>,
+    pub(crate) deadline: Instant,
 }
 
 impl Attempt<'_> {
@@ -151,13 +168,7 @@ impl Attempt<'_> {
         stages.note("netns", netns);
         stages.note("ovs", ovs);
         wired?;
-        let Some(interface) = plugged? else {
-            return Err(Error::new(
-                code::IO_FAILURE,
-                "The new link was never ready.",
-                "Report this.",
-            ));
-        };
+        let interface = plugged?;
         fail_point!("add::plugged");
         let installed = installed(self.node, &self.wiring.iface_id, interface, self.deadline);
         let ((installed, flows), (kept, journal)) = tokio::join!(
@@ -172,22 +183,26 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Tells OVS as soon as the host's end of the link exists; nothing when it never does. The link is up by then:
+    /// Tells OVS as soon as the host's end of the link exists; an error when it never does. The link is up by then:
     /// ovs-vswitchd reads a new port's flags, adds "promiscuous" and writes them back, and so would take down again
     /// what went up in between.
-    async fn plug(
+    pub(crate) async fn plug(
         &self,
         record: &Record,
         host_link: oneshot::Receiver<()>,
-    ) -> Result<Option<Uuid>, Error> {
+    ) -> Result<Uuid, Error> {
         if host_link.await.is_err() {
-            return Ok(None);
+            return Err(Error::new(
+                code::IO_FAILURE,
+                "The new link was never ready.",
+                "Report this.",
+            ));
         }
         fail_point!("add::linked");
         let plugged = self
             .node
             .vswitch
             .plug(self.bridge, record, None, self.deadline);
-        plugged.await.map(Some)
+        plugged.await
     }
 }

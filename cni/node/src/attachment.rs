@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::dpu::representor::{CardFunction, Plug};
-use crate::vhostuser::Socket;
+use crate::vhostuser::{Socket, Tap};
 
 const PREFIX: &str = "ob";
 const DIGITS: usize = 13;
@@ -109,7 +109,7 @@ impl Record {
     /// Name of the OVS port, and of its link where it has one.
     pub(crate) fn link(&self) -> String {
         match &self.end {
-            End::Veth | End::VhostUser(_) => self.id.host_link(),
+            End::Veth | End::VhostUser(_) | End::Tap(_) => self.id.host_link(),
             End::Representor(far) => far.link.clone(),
         }
     }
@@ -117,7 +117,7 @@ impl Record {
     /// The function of a host that the port leads to.
     pub(crate) fn far(&self) -> Option<&Far> {
         match &self.end {
-            End::Veth | End::VhostUser(_) => None,
+            End::Veth | End::VhostUser(_) | End::Tap(_) => None,
             End::Representor(far) => Some(far),
         }
     }
@@ -126,7 +126,15 @@ impl Record {
     pub(crate) fn socket(&self) -> Option<&Socket> {
         match &self.end {
             End::VhostUser(socket) => Some(socket),
-            End::Veth | End::Representor(_) => None,
+            End::Veth | End::Representor(_) | End::Tap(_) => None,
+        }
+    }
+
+    /// The tap that a machine has instead of a socket.
+    pub(crate) fn tap(&self) -> Option<&Tap> {
+        match &self.end {
+            End::Tap(tap) => Some(tap),
+            End::Veth | End::Representor(_) | End::VhostUser(_) => None,
         }
     }
 }
@@ -142,6 +150,19 @@ pub(crate) enum End {
     Representor(Far),
     /// To a socket that the pod serves; it lives as long as the namespace of its sandbox, in which it has no link.
     VhostUser(Socket),
+    /// Through a veth pair to a tap in the sandbox's namespace, in place of a socket; it dies with the namespace.
+    Tap(Tap),
+}
+
+impl End {
+    /// How a virtual machine has it, in the word of a device information's type; none: no machine can have it.
+    pub(crate) fn machine_kind(&self) -> Option<&'static str> {
+        match self {
+            Self::VhostUser(_) => Some("vhost-user"),
+            Self::Tap(_) => Some("tap"),
+            Self::Veth | Self::Representor(_) => None,
+        }
+    }
 }
 
 /// A function of a host, as its attachment holds it.

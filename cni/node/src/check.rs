@@ -29,6 +29,11 @@ pub(crate) async fn check(node: &Node, check: &Check, deadline: Instant) -> Resu
     {
         return vhostuser::check::check(node, check, &record, socket, deadline).await;
     }
+    if let Some(record) = node.store.get(&check.id)
+        && let Some(tap) = record.tap()
+    {
+        return vhostuser::tap::check::check(node, check, &record, tap, deadline).await;
+    }
     interface(check, "its end on the host is down").await?;
     port(node, &check.id, &check.id.host_link(), deadline).await
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::node::{Node, UNDO};
 use crate::plumb::unplumb;
 use crate::stages::Stages;
+use crate::vhostuser::tap;
 use crate::vhostuser::withdraw::withdraw;
 
 /// Serves a DEL.
@@ -50,6 +51,14 @@ pub(crate) async fn remove(
         && let Some(socket) = record.socket()
     {
         let withdrawn = stages.measure("mount", withdraw(node, id, socket));
+        withdrawn.await?;
+        fail_point!("del::forgotten");
+        return Ok(());
+    }
+    if let Some(record) = node.store.get(id)
+        && record.tap().is_some()
+    {
+        let withdrawn = stages.measure("netns", tap::withdraw(node, &record));
         withdrawn.await?;
         fail_point!("del::forgotten");
         return Ok(());

@@ -86,6 +86,22 @@ pub const VHOST_FAILPOINTS: [&str; 10] = [
     "vhost::forgotten",
 ];
 
+/// The same for the taps that machines get on a node without DPDK.
+pub const TAP_FAILPOINTS: [&str; 12] = [
+    "tap::begun",
+    "tap::recorded",
+    "tap::linked",
+    "tap::bridged",
+    "tap::made",
+    "tap::joined",
+    "tap::plugged",
+    "tap::installed",
+    "tap::told",
+    "tap::unlinked",
+    "tap::removed",
+    "tap::withdrawn",
+];
+
 /// The same for mode `host`.
 pub const HOST_FAILPOINTS: [&str; 7] = [
     "host::intent",

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use api::Mac;
 use cni_bin::code;
 use tokio::sync::oneshot;
 
@@ -35,17 +36,31 @@ pub(crate) async fn plumb(
     offload: Offload,
     host_ready: oneshot::Sender<()>,
 ) -> Result<(), Error> {
+    let of_wiring = wiring.clone();
+    let set_up = move || inside(&of_wiring, offload);
+    pair(netns, wiring, Some(wiring.mac), offload, host_ready, set_up).await
+}
+
+/// The same with another set-up of the end in the pod, which runs inside, and another MAC address of it; none = the kernel's choice.
+pub(crate) async fn pair(
+    netns: &Netns,
+    wiring: &Wiring,
+    peer_mac: Option<Mac>,
+    offload: Offload,
+    host_ready: oneshot::Sender<()>,
+    set_up: impl FnOnce() -> Result<(), Error> + Send + 'static,
+) -> Result<(), Error> {
     let pair = Veth {
         name: wiring.id.host_link(),
         mtu: wiring.mtu,
         queue: QUEUE,
         peer: wiring.id.ifname.clone(),
         up: true,
-        peer_mac: Some(wiring.mac),
+        peer_mac,
         peer_netns: netns.fd().as_raw_fd(),
     };
     let (name, ifname) = (pair.name.clone(), pair.peer.clone());
-    let wiring = wiring.clone();
+    let end = ifname.clone();
     let outside = move || {
         let made = outside(pair, offload)?;
         if made == Made::Pair {
@@ -55,10 +70,10 @@ pub(crate) async fn plumb(
         Ok(made)
     };
     let inside = move |made: Result<Made, Error>| match made? {
-        Made::Pair => inside(&wiring, offload).map(|()| None),
+        Made::Pair => set_up().map(|()| None),
         // Which of the two names is taken?
         Made::Nothing => Netlink::open()
-            .and_then(|mut netlink| netlink.link(&wiring.id.ifname))
+            .and_then(|mut netlink| netlink.link(&end))
             .map(|found| Some(found.is_some()))
             .map_err(|why| kernel("look at the pod's links", &why)),
     };

@@ -96,6 +96,16 @@ impl Southbound {
         }
     }
 
+    /// Whether the row is here already.
+    pub(crate) fn knows(&self, wanted: &Wanted<'_>) -> bool {
+        self.find(wanted).is_ok()
+    }
+
+    /// The name of this node's chassis.
+    pub(crate) fn chassis(&self) -> &str {
+        &self.chassis
+    }
+
     fn find(&self, wanted: &Wanted<'_>) -> Result<Row, Missing> {
         let name = wanted.pod.to_string();
         let rows: Vec<PortBinding> = self.replica.read(|rows| {

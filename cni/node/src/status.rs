@@ -5,6 +5,8 @@ use cni_bin::code;
 use crate::error::Error;
 use crate::node::Node;
 use crate::vhostuser::Kind;
+use crate::vhostuser::asked::Fallback;
+use crate::vhostuser::needs::without_dpdk;
 
 /// One thing that is wrong, as a sentence without its full stop.
 pub(crate) struct Complaint {
@@ -15,13 +17,16 @@ pub(crate) struct Complaint {
 
 /// Serves a STATUS (CNI specification, section "STATUS"): 50, or 51 when running pods are touched, too.
 ///
-/// What vhost-user interfaces need is said to a network of that kind alone: all others are served without it.
+/// What vhost-user interfaces need is said to a network of that kind alone, unless its machines get taps: all others are served without it.
 pub(crate) async fn status(node: &Node, kind: &Kind) -> Result<(), Error> {
     let mut complaints = complaints(node).await;
-    if let Kind::VhostUser(_) = kind {
-        let missing = node.vhost.missing(node).into_iter();
-        complaints.extend(missing.map(|what| Complaint {
-            what,
+    if let Kind::VhostUser(asked) = kind {
+        let mut missing = node.vhost.missing(node);
+        if asked.fallback == Fallback::Tap && without_dpdk(&missing) {
+            missing.clear();
+        }
+        complaints.extend(missing.into_iter().map(|lack| Complaint {
+            what: lack.what,
             limits: false,
         }));
     }

@@ -27,6 +27,7 @@ pub use nad::{
 };
 pub use plugged::{
     PLUGGED_FORMAT, PLUGGED_KEY, PluggedError, PluggedPort, is_plugged_key, plugged_key,
+    plugged_kind_key,
 };
 pub use port::{
     FactError, NodeFacts, PodPort, PortFacts, Role, Route, TAG_HOST, TAG_IFNAME, TAG_POD, TAG_ROLE,

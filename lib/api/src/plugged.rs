@@ -15,15 +15,22 @@ pub const PLUGGED_KEY: &str = "outboard";
 /// The form of the entries.
 pub const PLUGGED_FORMAT: &str = "1";
 const PREFIX: &str = "outboard/";
+const KIND_PREFIX: &str = "outboard.kind/";
 
 /// Key of the entry of an interface of the pod `uid` (as CNI_ARGS carries it).
 pub fn plugged_key(uid: &str, ifname: &str) -> String {
     format!("{PREFIX}{uid}/{ifname}")
 }
 
+/// Key of how a machine's interface is plugged, in a word. Not for `--rebuild`: for the node that a machine migrates to, which must
+/// plug it likewise.
+pub fn plugged_kind_key(uid: &str, ifname: &str) -> String {
+    format!("{KIND_PREFIX}{uid}/{ifname}")
+}
+
 /// Whether the key is one of ours; others in the column are somebody else's.
 pub fn is_plugged_key(key: &str) -> bool {
-    key == PLUGGED_KEY || key.starts_with(PREFIX)
+    key == PLUGGED_KEY || key.starts_with(PREFIX) || key.starts_with(KIND_PREFIX)
 }
 
 /// An entry: what the interface really has. Prints as `<port> <mac> <address> [<address>]`.

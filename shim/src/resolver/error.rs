@@ -35,7 +35,7 @@ pub enum Why {
     #[error("the VM has no network of that name; add one under spec.networks")]
     NoNetwork,
     #[error(
-        "network-info names network {network} without deviceInfo; give its NetworkAttachmentDefinition \"kind\": \"vhostuser\" and \"capabilities\": {{\"CNIDeviceInfoFile\": true}}, and restart the VM"
+        "network-info names network {network} without deviceInfo, and the pod has a link of that interface, or its links can't be seen; give its NetworkAttachmentDefinition \"kind\": \"vhostuser\" and \"capabilities\": {{\"CNIDeviceInfoFile\": true}}, and restart the VM"
     )]
     NoDeviceInfo { network: String },
     #[error(

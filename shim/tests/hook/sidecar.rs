@@ -75,6 +75,7 @@ impl Sidecar {
                 pod.path("podnetinfo/annotations"),
             )
             .env("OUTBOARD_SHIM_DRA_METADATA", pod.path("dra"))
+            .env("OUTBOARD_SHIM_LINKS", pod.path("links"))
             .args(flags)
             .stdin(Stdio::null())
             .stdout(File::create(&output).unwrap())

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use shim::annotation;
 use shim::domain::{Block, Error, rewrite};
+use shim::resolver::links::{Link, Links};
 use shim::resolver::{Nic, Sources, dra, resolve};
 use shim::vmi::Vmi;
 
@@ -43,6 +44,7 @@ impl Shape {
             network_info: text(&sources["network_info"]),
             annotations: text(&sources["annotations"]),
             dra: claims.collect(),
+            links: links(&sources["links"]),
             hooks: HOOKS.into(),
         };
         let asked = vmi.annotation(annotation::BLOCK).unwrap_or_default();
@@ -59,6 +61,18 @@ impl Shape {
     fn rewrite(&self, xml: &str) -> String {
         rewrite(xml, &self.vmi, &self.nics, &self.blocks).unwrap()
     }
+}
+
+/// By name, each with its files of sysfs.
+fn links(sources: &serde_json::Value) -> Option<Links> {
+    let text = |value: &serde_json::Value| value.as_str().map(ToOwned::to_owned);
+    let link = |files: &serde_json::Value| Link {
+        alias: text(&files["ifalias"]).unwrap_or_default(),
+        mtu: text(&files["mtu"]).unwrap_or_default(),
+        tun_flags: text(&files["tun_flags"]),
+    };
+    let links = sources.as_object()?.iter();
+    Some(Links(links.map(|(n, l)| (n.clone(), link(l))).collect()))
 }
 
 fn shapes() -> Vec<Shape> {

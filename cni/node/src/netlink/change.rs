@@ -17,6 +17,8 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
+use super::bridge::Wire;
+
 /// A pair of virtual Ethernet links: one end here, the other in another network namespace, down.
 ///
 /// (The far end can't be born up: it does not know its peer yet, and veth_open of the kernel refuses.)
@@ -137,6 +139,8 @@ pub(crate) enum Change {
     /// Moves a link into another network namespace. Refused with the link moved, but not renamed, when a link of that name
     /// is there.
     Move(Move),
+    /// A change of a bridge.
+    Bridge(Wire),
 }
 
 impl Change {
@@ -173,6 +177,7 @@ impl Change {
                 (Message::SetLink(with(*link, list)), 0)
             }
             Self::Move(step) => (Message::SetLink(step.message()), 0),
+            Self::Bridge(wire) => wire.message(),
             Self::AddAddress { link, address } => (
                 Message::NewAddress(address_message(*link, *address)),
                 NLM_F_CREATE | NLM_F_EXCL,
@@ -354,6 +359,7 @@ impl fmt::Display for Change {
                 "move link {} into another network namespace as {}",
                 step.link, step.name
             ),
+            Self::Bridge(wire) => write!(f, "{wire}"),
             Self::AddAddress { link, address } => write!(f, "add address {address} to link {link}"),
             Self::DeleteAddress { link, address } => {
                 write!(f, "remove address {address} from link {link}")

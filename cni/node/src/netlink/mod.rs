@@ -5,6 +5,7 @@
 //! it is being sent, so the socket is non-blocking and a missing answer is an error. Several changes travel in one
 //! system call, because an ADD makes about eight of them.
 
+mod bridge;
 mod change;
 mod conntrack;
 mod ethtool;
@@ -13,6 +14,7 @@ mod observe;
 mod socket;
 mod wire;
 
+pub(crate) use bridge::Wire;
 pub(crate) use change::{Change, Move, Route, Veth};
 pub(crate) use conntrack::{Flow, forget_udp};
 pub(crate) use ethtool::transmit_checksum_off;

@@ -25,6 +25,12 @@ pub(crate) struct Link {
     pub(crate) name: String,
     /// Whether it is one end of a veth pair.
     pub(crate) veth: bool,
+    /// Whether it is a tap (or tun).
+    pub(crate) tap: bool,
+    /// The bridge that has it.
+    pub(crate) bridge: Option<u32>,
+    /// What somebody wrote to it.
+    pub(crate) alias: Option<String>,
     /// Its MAC address, for Ethernet-like links.
     pub(crate) mac: Option<Mac>,
     /// Its MTU, bytes.
@@ -112,6 +118,9 @@ fn link(message: &LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         veth: false,
+        tap: false,
+        bridge: None,
+        alias: None,
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
@@ -124,6 +133,8 @@ fn link(message: &LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(index) => link.bridge = Some(*index),
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::Address(bytes) => {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac);
@@ -131,9 +142,8 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::ParentDevName(device) => parent = Some(device.clone()),
             LinkAttribute::LinkInfo(infos) => {
                 made = infos.iter().any(|i| matches!(i, LinkInfo::Kind(_)));
-                link.veth = infos
-                    .iter()
-                    .any(|i| matches!(i, LinkInfo::Kind(InfoKind::Veth)));
+                let is = |kind| infos.contains(&LinkInfo::Kind(kind));
+                (link.veth, link.tap) = (is(InfoKind::Veth), is(InfoKind::Tun));
             }
             _ => {}
         }

@@ -1,5 +1,5 @@
 //! Publishes what the API server does not know of the pods on this chassis (its own, and on a DPU its host's): the addresses of all
-//! interfaces but the first.
+//! interfaces but the first; and how a virtual machine's interfaces are plugged, for the node that it may migrate to (`vhostuser::pair`).
 //!
 //! For `cni-controller --rebuild` alone, when the northbound database was lost ([`api::PluggedPort`]). The place is
 //! external_ids of this node's row in the southbound Chassis_Private. Not in Chassis: every other node's ovn-controller
@@ -16,7 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use api::names::PRIMARY_IFNAME;
-use api::{PLUGGED_FORMAT, PLUGGED_KEY, PluggedPort, is_plugged_key, plugged_key};
+use api::{
+    PLUGGED_FORMAT, PLUGGED_KEY, PluggedPort, is_plugged_key, plugged_key, plugged_kind_key,
+};
 use ovsdb::{Client, Condition, MonitorSpec, Mutation, Replica, Transaction, Uuid};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -137,11 +139,18 @@ fn desired(records: &[Record]) -> Entries {
         // A record of an earlier version does not know its addresses.
         (!port.ips.is_empty()).then(|| port.to_string())
     };
+    let kinds: Vec<_> = holders
+        .iter()
+        .filter_map(|((uid, ifname), record)| {
+            let kind = record.end.machine_kind()?;
+            Some((plugged_kind_key(uid, ifname), kind.to_owned()))
+        })
+        .collect();
     let entries = holders
         .into_iter()
         .filter_map(|((uid, ifname), record)| Some((plugged_key(uid, ifname), entry(record)?)));
     let format = (PLUGGED_KEY.to_owned(), PLUGGED_FORMAT.to_owned());
-    entries.chain([format]).collect()
+    entries.chain(kinds).chain([format]).collect()
 }
 
 fn plan(desired: &Entries, observed: &Entries) -> Plan {

@@ -57,6 +57,29 @@ fn all_interfaces_but_the_first_are_published_and_the_younger_sandbox_speaks_for
     ");
 }
 
+#[test]
+fn how_a_machines_interface_is_plugged_is_published() {
+    let mut tap = record("c1", "u1", "pod6c270ef2f25", "10.1.0.5/24", 1);
+    tap.end = serde_json::from_str(
+        r#"{"tap": {"name": "tap6c270ef2f25", "bridge": "ob-6c270ef2f25", "mtu": 1400, "queues": 1, "device_info": null}}"#,
+    )
+    .unwrap();
+    let veth = record("c2", "u2", "net1", "10.1.0.6/24", 2);
+    let entries = desired(&[tap, veth]);
+    let kinds: Vec<_> = entries
+        .iter()
+        .filter(|(key, _)| key.contains("kind"))
+        .collect();
+    assert_eq!(
+        kinds,
+        [(
+            &"outboard.kind/u1/pod6c270ef2f25".to_owned(),
+            &"tap".to_owned()
+        )]
+    );
+    assert_eq!(plan(&desired(&[]), &entries).remove.len(), 3);
+}
+
 /// Keys of ours and of others, few enough to meet.
 fn entries() -> impl Strategy<Value = Entries> {
     let key = prop::sample::select(vec!["outboard", "outboard/a/x", "outboard/b/x", "other"]);

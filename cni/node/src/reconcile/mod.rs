@@ -26,7 +26,7 @@ use crate::node::{Node, UNDO};
 use crate::plumb::{host_links, unplumb};
 use crate::rounds::{Pace, Why};
 use crate::under_way;
-use crate::vhostuser::{attach as vhost, order, withdraw};
+use crate::vhostuser::{attach as vhost, order, tap, withdraw};
 
 /// Runs until the pace says stop. `recovered` becomes true with the first round that left nothing undone.
 pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pace: Pace) {
@@ -167,7 +167,7 @@ async fn apply(node: &Node, action: Action) -> Result<(), Error> {
             info!(pod = %record.pod, sandbox = record.id.container, ifname = record.id.ifname, "plugging a port that Open vSwitch has lost");
             let bridge = node.vswitch.bridge(tokio::time::Instant::now()).await?;
             match &record.end {
-                End::Veth => node.vswitch.plug(bridge, &record, None, deadline).await,
+                End::Veth | End::Tap(_) => node.vswitch.plug(bridge, &record, None, deadline).await,
                 End::Representor(far) => plugging::plug(node, bridge, &record, far, deadline).await,
                 End::VhostUser(_) => vhost::plug(node, bridge, &record, deadline).await,
             }
@@ -197,6 +197,7 @@ async fn apply(node: &Node, action: Action) -> Result<(), Error> {
             );
             match node.store.get(&id) {
                 Some(record) if record.socket().is_some() => withdraw::forget(node, &record).await,
+                Some(record) if record.tap().is_some() => tap::withdraw(node, &record).await,
                 _ => node.store.forget(&id).await,
             }
         }

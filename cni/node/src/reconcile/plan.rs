@@ -84,7 +84,7 @@ impl Observed {
         match &record.end {
             End::Representor(_) => true,
             End::VhostUser(_) => !self.sockets.ended.contains(&record.id),
-            End::Veth => self.links.contains(&record.id.host_link()),
+            End::Veth | End::Tap(_) => self.links.contains(&record.id.host_link()),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::vhostuser::watch;
 
 mod faults;
 mod machine;
+mod tap;
 
 pub(super) const VM: TestPod = TestPod {
     name: "vm",
@@ -274,23 +275,35 @@ fn a_node_without_dpdk_says_what_it_lacks() {
             world.allocate(&VM, IFNAME, "blue", 7);
             sandbox("vm");
             world.volume(&VM, HOOKS);
-            let failure = ask(&node, &vhost(Command::Add, "vm")).await.unwrap_err();
-            assert_eq!(failure.code, code::TRY_AGAIN_LATER, "{failure}");
-            for says in [
-                "update-alternatives --set ovs-vswitchd",
-                "ovs-vsctl set Open_vSwitch . other_config:dpdk-init=true",
-            ] {
-                assert!(failure.msg.contains(says), "{failure}");
+            world.allocate(&DB, "net1", "blue", 8);
+            sandbox("db");
+            world.volume(&DB, "shared-dir");
+            let none = |command| with(vhost(command, "vm"), &json!({"fallback": "none"}));
+            // Who is no machine has nothing to do with a tap.
+            let app = json!({"name": "fast", "subnet": "blue", "kind": "vhostuser"});
+            let app = with(request(Command::Add, &DB, "db", "net1"), &app);
+            for call in [none(Command::Add), app] {
+                let failure = ask(&node, &call).await.unwrap_err();
+                assert_eq!(failure.code, code::TRY_AGAIN_LATER, "{failure}");
+                for says in [
+                    "update-alternatives --set ovs-vswitchd",
+                    "ovs-vsctl set Open_vSwitch . other_config:dpdk-init=true",
+                ] {
+                    assert!(failure.msg.contains(says), "{failure}");
+                }
             }
             assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
             assert!(!world.volume(&VM, HOOKS).join("outboard").exists());
             // Who does not ask for it is served, and the node is ready.
-            let status = ask(&node, &vhost(Command::Status, "-")).await.unwrap_err();
+            let status = ask(&node, &none(Command::Status)).await.unwrap_err();
             assert_eq!(status.code, code::NOT_AVAILABLE, "{status}");
             assert!(status.msg.contains("dpdk-init"), "{status}");
-            ask(&node, &request(Command::Status, &VM, "-", "-"))
-                .await
-                .unwrap();
+            for call in [
+                request(Command::Status, &VM, "-", "-"),
+                vhost(Command::Status, "-"),
+            ] {
+                ask(&node, &call).await.unwrap();
+            }
             assert_eq!(watch::problems(&node), Vec::<String>::new());
         },
     );

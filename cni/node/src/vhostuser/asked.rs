@@ -12,6 +12,8 @@ use crate::error::Error;
 /// As many queue pairs as KubeVirt gives a machine at most.
 const MAX_QUEUES: u16 = 256;
 const KIND: &str = "vhostuser";
+/// Keys that say something of that kind alone.
+const ITS_KEYS: [&str; 3] = ["queues", "socketVolume", "fallback"];
 
 /// What becomes of an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +32,20 @@ pub(crate) struct Asked {
     pub(crate) queues: u16,
     /// The volume of the socket; none = the first of [`Volume::ALL`] that the pod has.
     pub(crate) volume: Option<Volume>,
+    /// What a machine gets on a node without DPDK.
+    pub(crate) fallback: Fallback,
     /// `runtimeConfig.CNIDeviceInfoFile`: where Multus wants to read what the interface is.
     pub(crate) device_info: Option<PathBuf>,
+}
+
+/// What a machine gets where there is no DPDK.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Fallback {
+    /// A tap in the pod's namespace.
+    #[default]
+    Tap,
+    /// Nothing: the ADD is refused.
+    None,
 }
 
 /// The kind that a configuration asks for.
@@ -43,9 +57,7 @@ pub(crate) fn kind(conf: &NetConf) -> Result<Kind, Error> {
     let key = |name: &str| conf.custom.get(name).filter(|value| !value.is_null());
     match key("kind") {
         None => {
-            let orphan = ["queues", "socketVolume"]
-                .into_iter()
-                .find(|name| key(name).is_some());
+            let orphan = ITS_KEYS.into_iter().find(|name| key(name).is_some());
             return match orphan {
                 None => Ok(Kind::Netns),
                 Some(name) => Err(invalid(
@@ -89,9 +101,24 @@ pub(crate) fn kind(conf: &NetConf) -> Result<Kind, Error> {
             })?)
         }
     };
+    let fallback = match key("fallback").map(Value::as_str) {
+        None | Some(Some("tap")) => Fallback::Tap,
+        Some(Some("none")) => Fallback::None,
+        Some(_) => {
+            return Err(invalid(
+                format!(
+                    "Network {network}: \"fallback\" is {}.",
+                    key("fallback").unwrap_or(&Value::Null)
+                ),
+                "Write \"tap\" (machines get a tap on nodes without DPDK) or \"none\" (such nodes refuse them), or leave the key out for \
+                 \"tap\".",
+            ));
+        }
+    };
     Ok(Kind::VhostUser(Asked {
         queues,
         volume,
+        fallback,
         device_info: device_info(conf)?,
     }))
 }
@@ -148,14 +175,16 @@ mod tests {
         let asked = Asked {
             queues: 4,
             volume: Some(Volume::SharedDir),
+            fallback: Fallback::None,
             device_info: Some("/var/run/k8s.cni.cncf.io/devinfo/cni/x".into()),
         };
         let keys = json!({"kind": "vhostuser", "queues": 4, "socketVolume": "shared-dir",
-            "runtimeConfig": {"CNIDeviceInfoFile": "/var/run/k8s.cni.cncf.io/devinfo/cni/x"}});
+            "fallback": "none", "runtimeConfig": {"CNIDeviceInfoFile": "/var/run/k8s.cni.cncf.io/devinfo/cni/x"}});
         assert_eq!(of(&keys), Ok(Kind::VhostUser(asked)));
         let plain = Asked {
             queues: 1,
             volume: None,
+            fallback: Fallback::Tap,
             device_info: None,
         };
         assert_eq!(
@@ -171,6 +200,9 @@ mod tests {
     #[case(json!({"kind": "vhostuser", "queues": 257}), "\"queues\" is 257")]
     #[case(json!({"kind": "vhostuser", "queues": "2"}), "\"queues\" is \"2\"")]
     #[case(json!({"kind": "vhostuser", "socketVolume": "../x"}), "\"socketVolume\" is \"../x\"")]
+    #[case(json!({"kind": "vhostuser", "fallback": "veth"}), "\"fallback\" is \"veth\"")]
+    #[case(json!({"kind": "vhostuser", "fallback": true}), "\"fallback\" is true")]
+    #[case(json!({"fallback": "tap"}), "without \"kind\"")]
     #[case(json!({"queues": 2}), "without \"kind\"")]
     #[case(json!({"socketVolume": "shared-dir"}), "without \"kind\"")]
     #[case(json!({"kind": "vhostuser", "runtimeConfig": {"CNIDeviceInfoFile": "x"}}), "CNIDeviceInfoFile")]

@@ -12,12 +12,14 @@ use fail::fail_point;
 use ovsdb::Uuid;
 use tokio::time::Instant;
 
-use super::asked::Asked;
+use super::asked::{Asked, Fallback};
 use super::mounts::MountError;
-use super::socket::Socket;
+use super::needs::{self, Lack};
+use super::socket::{Socket, Volume};
+use super::tap::Tap;
 use super::{VhostUser, device_info, volume};
 use crate::attach::installed::installed;
-use crate::attachment::{Pod, Record};
+use crate::attachment::{End, Pod, Record};
 use crate::call::Add;
 use crate::error::{Error, chain};
 use crate::node::Node;
@@ -26,31 +28,44 @@ use crate::under_way::Going;
 use crate::vswitch::IntegrationBridge;
 use crate::wiring::{self, Wiring};
 
-/// Where the socket of an ADD is to be: looked at, nothing made.
-pub(crate) struct Place {
-    socket: Socket,
-    volume: OwnedFd,
+/// Where an interface of this kind is to be: looked at, nothing made.
+pub(crate) enum Place {
+    /// A socket in that volume.
+    Socket(Box<Socket>, OwnedFd),
+    /// This node has no DPDK, for these reasons, and the machine gets a tap.
+    Tap(Tap, Vec<Lack>),
 }
 
-/// Looks whether this node and this pod can have the interface.
+/// Looks whether this node and this pod can have the interface, and as what.
 ///
 /// # Errors
 /// What is missing, in sentences.
 pub(crate) async fn place(node: &Node, add: &Add, asked: &Asked) -> Result<Place, Error> {
     let look = async {
-        node.vhost.able(node)?;
+        let missing = node.vhost.missing(node);
+        let tap = asked.fallback == Fallback::Tap && needs::without_dpdk(&missing);
+        if !missing.is_empty() && !tap {
+            return Err(needs::unable(&missing));
+        }
         let (args, pod, volume) = (node.vhost.args.clone(), add.pod.clone(), asked.volume);
         let (volume, opened) = blocking(move || volume::of_pod(&args, &pod, volume)).await?;
+        if tap {
+            // Nothing else can use one.
+            if volume != Volume::HookSidecarSockets {
+                return Err(needs::unable(&missing));
+            }
+            return Ok(Place::Tap(
+                Tap::new(&add.pod, &add.id.ifname, asked)?,
+                missing,
+            ));
+        }
         let vhost_dir = &node.vhost.args.vhost_dir;
         let socket = Socket {
             queues: asked.queues,
             device_info: asked.device_info.clone(),
             ..Socket::new(vhost_dir, &add.pod, &add.id.ifname, volume)?
         };
-        Ok(Place {
-            socket,
-            volume: opened,
-        })
+        Ok(Place::Socket(Box::new(socket), opened))
     };
     look.await.inspect_err(|_| {
         node.vhost.metrics.refused.inc();
@@ -59,10 +74,13 @@ pub(crate) async fn place(node: &Node, add: &Add, asked: &Asked) -> Result<Place
 
 impl Place {
     /// What the journal is to keep.
-    pub(crate) fn socket(&self, mtu: u32) -> Socket {
-        Socket {
-            mtu,
-            ..self.socket.clone()
+    pub(crate) fn end(&self, mtu: u32) -> End {
+        match self {
+            Self::Socket(socket, _) => End::VhostUser(Socket {
+                mtu,
+                ..(**socket).clone()
+            }),
+            Self::Tap(tap, _) => End::Tap(Tap { mtu, ..tap.clone() }),
         }
     }
 }
@@ -105,7 +123,7 @@ pub(crate) async fn make(
     fail_point!("vhost::installed");
     // After the record: whoever finds the file finds the record that removes it.
     if let Some(file) = socket.device_info.clone() {
-        blocking(move || device_info::write(&file, &socket)).await?;
+        blocking(move || device_info::write(&file, &device_info::of_socket(&socket))).await?;
     }
     fail_point!("vhost::told");
     Ok(())
@@ -235,12 +253,5 @@ pub(super) async fn blocking<T: Send + 'static>(
             format!("Work on a pod's volume ended early: {why}."),
             "Report this.",
         )),
-    }
-}
-
-impl Place {
-    /// The opened volume.
-    pub(crate) fn into_volume(self) -> OwnedFd {
-        self.volume
     }
 }

@@ -15,8 +15,8 @@ use tracing::info;
 use super::socket::Socket;
 use crate::error::Error;
 
-/// What the file says.
-pub(super) fn content(socket: &Socket) -> Value {
+/// What the file says of a socket.
+pub(super) fn of_socket(socket: &Socket) -> Value {
     json!({
         "type": "vhost-user",
         "version": "1.1.0",
@@ -24,14 +24,19 @@ pub(super) fn content(socket: &Socket) -> Value {
     })
 }
 
+/// What the file says of a tap. The specification has no such type; the machine's side knows it.
+pub(super) fn of_tap() -> Value {
+    json!({"type": "tap", "version": "1.1.0"})
+}
+
 /// Writes the file: whole or not at all. One that a device plugin has written stays (specification, section 5: it is not
 /// overwritten).
-pub(super) fn write(file: &Path, socket: &Socket) -> Result<(), Error> {
+pub(super) fn write(file: &Path, content: &Value) -> Result<(), Error> {
     if file.exists() {
         info!(file = %file.display(), "the device information is there already: left as it is");
         return Ok(());
     }
-    replace(file, &content(socket).to_string()).map_err(|why| failed("written", file, &why))
+    replace(file, &content.to_string()).map_err(|why| failed("written", file, &why))
 }
 
 /// Whether the file is there and says what it is to say.
@@ -102,19 +107,19 @@ mod tests {
         };
         let socket = Socket::new(Path::new("/run/v"), &pod, "net1", Volume::SharedDir).unwrap();
         assert!(!is_there(&file));
-        write(&file, &socket).unwrap();
+        write(&file, &of_socket(&socket)).unwrap();
         let expected = r#"{"type":"vhost-user","version":"1.1.0","vhost-user":{"mode":"server","path":"/var/lib/cni/usrcni/net1.sock"}}"#;
         let written: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert_eq!(written, serde_json::from_str::<Value>(expected).unwrap());
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
         fs::write(&file, "{\"type\":\"pci\"}").unwrap();
-        write(&file, &socket).unwrap();
+        write(&file, &of_socket(&socket)).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "{\"type\":\"pci\"}");
         assert!(is_there(&file));
         remove(&file).unwrap();
         remove(&file).unwrap();
         fs::write(home.path().join("plain"), "").unwrap();
-        let error = write(&home.path().join("plain/x"), &socket).unwrap_err();
+        let error = write(&home.path().join("plain/x"), &of_tap()).unwrap_err();
         assert!(error.remedy.contains("k8s.cni.cncf.io"), "{error}");
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Metrics {
     pub(super) mounts: Gauge,
     pub(super) faulty: Gauge,
     pub(super) refused: Counter,
+    pub(super) taps: Gauge,
+    pub(super) fallbacks: Counter,
 }
 
 impl Metrics {
@@ -43,6 +45,16 @@ impl Metrics {
             "outboard_vhostuser_refused",
             "ADDs of vhost-user interfaces that were refused because this node lacks something, or because of what lies in the pod's volume",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "outboard_vhostuser_taps",
+            "Interfaces in the journal that are a tap because this node had no DPDK when they were made",
+            metrics.taps.clone(),
+        );
+        registry.register(
+            "outboard_vhostuser_fallbacks",
+            "ADDs of vhost-user interfaces that made a tap, because this node has no DPDK (the log line of each says what it lacks)",
+            metrics.fallbacks.clone(),
         );
         metrics
     }

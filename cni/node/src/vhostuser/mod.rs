@@ -4,7 +4,7 @@
 //! restarted. No link of the kernel is made. [`asked`] (what the network's configuration asks for) → [`attach`] over [`needs`] (what
 //! Open vSwitch must be able to do), [`volume`] (the socket's directory, in a tree that the pod writes), [`mounts`] (the short path
 //! that fits into a socket's address) and [`device_info`] (what Multus tells the pod); [`socket`] has the names, [`withdraw`] and
-//! [`order`] take things back. Everything else is as of any attachment: row, port, journal, reconcile loop.
+//! [`order`] take things back. [`tap`] is what a machine gets where there is no DPDK. Everything else is as of any attachment: row, port, journal, reconcile loop.
 
 pub(crate) mod asked;
 pub(crate) mod attach;
@@ -15,8 +15,10 @@ mod metrics;
 mod mounts;
 pub(crate) mod needs;
 pub(crate) mod order;
+pub(crate) mod pair;
 mod settings;
 pub(crate) mod socket;
+pub(crate) mod tap;
 mod volume;
 pub(crate) mod watch;
 pub(crate) mod withdraw;
@@ -27,6 +29,7 @@ pub(crate) use asked::Kind;
 pub(crate) use metrics::Metrics;
 pub(crate) use settings::Args;
 pub(crate) use socket::Socket;
+pub(crate) use tap::Tap;
 
 use self::claims::Claims;
 use self::mounts::Mounts;

@@ -23,15 +23,33 @@ pub(crate) struct Hugepages {
     pub(crate) free: u64,
 }
 
-/// Sentences without their full stop, one for each thing that is missing; none = a port can be made. `userspace`: what
-/// --datapath-type says.
-pub(crate) fn missing(userspace: bool, seen: &Abilities, hugepages: Hugepages) -> Vec<String> {
+/// One thing that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lack {
+    /// A sentence without its full stop.
+    pub(crate) what: String,
+    /// It is asked for and does not work: somebody has to look, and nothing may hide it.
+    pub(crate) broken: bool,
+}
+
+/// Whether the node simply has no DPDK, as opposed to one that does not work. A kernel datapath needs none.
+pub(crate) fn without_dpdk(missing: &[Lack]) -> bool {
+    missing.iter().any(|lack| !lack.broken)
+}
+
+/// One for each thing that is missing; none = a port can be made. `userspace`: what --datapath-type says.
+pub(crate) fn missing(userspace: bool, seen: &Abilities, hugepages: Hugepages) -> Vec<Lack> {
     let mut missing = Vec::new();
+    let mut absent = |what: &str| {
+        missing.push(Lack {
+            what: what.to_owned(),
+            broken: false,
+        });
+    };
     if !userspace {
-        missing.push(
+        absent(
             "br-int has the kernel's datapath, and vhost-user ports are of the userspace one: start cni-node with --datapath-type=netdev \
-             (OUTBOARD_DATAPATH_TYPE)"
-                .to_owned(),
+             (OUTBOARD_DATAPATH_TYPE)",
         );
     }
     if seen.iface_types.iter().any(|kind| kind == TYPE) && seen.dpdk_initialized {
@@ -40,34 +58,32 @@ pub(crate) fn missing(userspace: bool, seen: &Abilities, hugepages: Hugepages) -
     let config = |key: &str| seen.other_config.get(key).map(String::as_str);
     let asked = matches!(config("dpdk-init"), Some("true" | "try"));
     if seen.dpdk_version.as_deref() == Some("none") {
-        missing.push(
+        absent(
             "ovs-vswitchd of this node is the program without DPDK: `apt-get install openvswitch-switch-dpdk librte-mempool-ring23`, \
-             `update-alternatives --set ovs-vswitchd /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk`, and restart it"
-                .to_owned(),
+             `update-alternatives --set ovs-vswitchd /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk`, and restart it",
         );
     }
     if !asked {
-        missing.push(
+        absent(
             "DPDK is off in Open vSwitch: `ovs-vsctl set Open_vSwitch . other_config:dpdk-init=true \
-             other_config:per-port-memory=true`, and restart ovs-vswitchd"
-                .to_owned(),
+             other_config:per-port-memory=true`, and restart ovs-vswitchd",
         );
     }
     if hugepages.total == 0 {
-        missing.push(
+        absent(
             "this node has no huge pages, which DPDK and the machines' memory need: `sysctl -w vm.nr_hugepages=1024` (and a file in \
-             /etc/sysctl.d)"
-                .to_owned(),
+             /etc/sysctl.d)",
         );
     }
     if asked && hugepages.total > 0 && seen.dpdk_version.as_deref() != Some("none") {
         let wanted = config("dpdk-socket-mem").unwrap_or("1024");
-        missing.push(format!(
+        let what = format!(
             "ovs-vswitchd has not initialised DPDK, though other_config:dpdk-init asks for it: it wants {wanted} MiB of huge pages \
              (other_config:dpdk-socket-mem), and {} of {} MiB are free; `sysctl -w vm.nr_hugepages=<more>` or `ovs-vsctl set Open_vSwitch \
              . other_config:dpdk-socket-mem=<less>`, restart ovs-vswitchd and see its log",
             hugepages.free, hugepages.total
-        ));
+        );
+        missing.push(Lack { what, broken: true });
     }
     missing
 }
@@ -124,7 +140,7 @@ pub(crate) fn hugepages(sysfs: &Path) -> Hugepages {
 
 impl VhostUser {
     /// What this node misses; none = a port can be made. Nothing is said while the database is away.
-    pub(crate) fn missing(&self, node: &Node) -> Vec<String> {
+    pub(crate) fn missing(&self, node: &Node) -> Vec<Lack> {
         let Some(seen) = node.vswitch.abilities() else {
             return Vec::new();
         };
@@ -145,22 +161,23 @@ impl VhostUser {
         };
         ports.filter_map(faulty).collect()
     }
+}
 
-    /// The error of an ADD that this node cannot serve.
-    pub(crate) fn able(&self, node: &Node) -> Result<(), Error> {
-        let missing = self.missing(node);
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(
-            code::TRY_AGAIN_LATER,
-            format!(
-                "This node cannot plug a vhost-user interface: {}.",
-                missing.join("; ")
-            ),
-            "docs/vhostuser.md says what a node needs; without it, keep such pods off the node by a label.",
-        ))
-    }
+/// The error of an ADD that this node cannot serve.
+pub(crate) fn unable(missing: &[Lack]) -> Error {
+    Error::new(
+        code::TRY_AGAIN_LATER,
+        format!(
+            "This node cannot plug a vhost-user interface: {}.",
+            sentences(missing).join("; ")
+        ),
+        "docs/vhostuser.md says what a node needs; without it, keep such pods off the node by a label.",
+    )
+}
+
+/// The sentences alone.
+pub(crate) fn sentences(missing: &[Lack]) -> Vec<&str> {
+    missing.iter().map(|lack| lack.what.as_str()).collect()
 }
 
 #[cfg(test)]
@@ -198,12 +215,9 @@ mod tests {
 
     #[test]
     fn a_node_that_has_everything_misses_nothing() {
-        assert_eq!(missing(true, &able(), PAGES), Vec::<String>::new());
+        assert_eq!(missing(true, &able(), PAGES), Vec::new());
         // The pages are DPDK's by then.
-        assert_eq!(
-            missing(true, &able(), Hugepages::default()),
-            Vec::<String>::new()
-        );
+        assert_eq!(missing(true, &able(), Hugepages::default()), Vec::new());
     }
 
     #[rstest]
@@ -221,7 +235,24 @@ mod tests {
     ) {
         let missing = missing(userspace, &seen, hugepages);
         assert_eq!(missing.len(), 1, "{missing:?}");
-        assert!(missing[0].contains(says), "{missing:?}");
+        assert!(missing[0].what.contains(says), "{missing:?}");
+    }
+
+    #[test]
+    fn a_dpdk_that_does_not_work_is_not_one_that_is_not_there() {
+        let broken = unable(Some("DPDK 22.11.11"), &[("dpdk-init", "try")]);
+        assert!(!without_dpdk(&missing(true, &broken, PAGES)));
+        // Nobody needs it under the kernel's datapath.
+        assert!(without_dpdk(&missing(false, &broken, PAGES)));
+        let off = unable(Some("DPDK 22.11.11"), &[]);
+        let absent = [
+            missing(true, &off, PAGES),
+            missing(true, &broken, Hugepages::default()),
+            missing(true, &unable(Some("none"), &[("dpdk-init", "true")]), PAGES),
+            missing(false, &able(), PAGES),
+        ];
+        assert!(absent.iter().all(|missing| without_dpdk(missing)));
+        assert!(!without_dpdk(&[]));
     }
 
     #[test]

@@ -34,10 +34,13 @@ pub(crate) fn problems(node: &Node) -> Vec<String> {
     let ours = ours.count();
     let possible = missing.is_empty() && node.vswitch.trouble().is_none();
     vhost.metrics.possible.set(i64::from(possible));
+    let taps = records.iter().filter(|record| record.tap().is_some());
+    vhost.metrics.taps.set(count(taps.count()));
     vhost.metrics.attachments.set(count(ours));
     vhost.metrics.faulty.set(count(faulty.len()));
     if ours == 0 {
         return Vec::new();
     }
-    missing.into_iter().chain(faulty).collect()
+    let missing = missing.into_iter().map(|lack| lack.what);
+    missing.chain(faulty).collect()
 }

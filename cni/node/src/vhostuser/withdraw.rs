@@ -1,6 +1,8 @@
 //! What an attachment of this kind leaves beside its port: device information, record, mount. Each step is fine when there is nothing
 //! left to do.
 
+use std::path::Path;
+
 use fail::fail_point;
 use tracing::warn;
 
@@ -13,7 +15,7 @@ use crate::node::Node;
 
 /// Takes an attachment's remains away. The caller holds its lock and has removed its port.
 pub(crate) async fn withdraw(node: &Node, id: &AttachmentId, socket: &Socket) -> Result<(), Error> {
-    tell_nobody(socket).await?;
+    tell_nobody(socket.device_info.as_deref()).await?;
     fail_point!("vhost::withdrawn");
     node.store.forget(id).await?;
     fail_point!("vhost::forgotten");
@@ -23,13 +25,14 @@ pub(crate) async fn withdraw(node: &Node, id: &AttachmentId, socket: &Socket) ->
 /// The same without its mount: the reconcile loop finds that in the same round or the next.
 pub(crate) async fn forget(node: &Node, record: &Record) -> Result<(), Error> {
     if let Some(socket) = record.socket() {
-        tell_nobody(socket).await?;
+        tell_nobody(socket.device_info.as_deref()).await?;
     }
     node.store.forget(&record.id).await
 }
 
-async fn tell_nobody(socket: &Socket) -> Result<(), Error> {
-    match socket.device_info.clone() {
+/// Removes the device information.
+pub(super) async fn tell_nobody(file: Option<&Path>) -> Result<(), Error> {
+    match file.map(Path::to_owned) {
         Some(file) => blocking(move || device_info::remove(&file)).await,
         None => Ok(()),
     }

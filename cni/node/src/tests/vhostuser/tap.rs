@@ -1,0 +1,425 @@
+//! Taps of machines on a node without DPDK: the same requests, Open vSwitch without it, and a real machine behind the tap.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{PodPort, PortFacts, Role};
+use cni_bin::code;
+use cni_bin::wire::Command;
+use lab::host_vm::{HostVm, HostVmSpec};
+use serde_json::{Value, json};
+
+use super::{DB, DEVINFO, HOOKS, IFNAME, VM, add, vhost};
+use crate::gateway::tests::sandbox::{eventually, sandboxed, serve, sh};
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::reconcile;
+use crate::tests::world::{MTU, TestPod, World, ask, request, sandbox, with, within};
+use crate::vhostuser::watch;
+
+const TAP: &str = "tap6c270ef2f25";
+const BRIDGE: &str = "ob-6c270ef2f25";
+const MAC: &str = "0a:58:0a:f4:01:07";
+const VM2: TestPod = TestPod {
+    name: "vm2",
+    uid: "0d7f3b52-51c5-4a6e-9b4e-5a3f2d0c7e21",
+};
+
+/// A node without DPDK, with the row, the sandbox and the volume of a machine's pod.
+async fn prepared() -> World {
+    let world = World::start().await;
+    world.allocate(&VM, IFNAME, "blue", 7);
+    sandbox("vm");
+    world.volume(&VM, HOOKS);
+    world
+}
+
+/// The links of a sandbox.
+fn inside(sandbox: &str) -> Vec<String> {
+    let links: Value = serde_json::from_str(&sh(&format!("ip -n {sandbox} -j link"))).unwrap();
+    let links = links.as_array().unwrap().iter();
+    let mut names: Vec<_> = links
+        .map(|link| link["ifname"].as_str().unwrap().to_owned())
+        .filter(|name| name != "lo")
+        .collect();
+    names.sort();
+    names
+}
+
+fn link(name: &str) -> Value {
+    let links: Value =
+        serde_json::from_str(&sh(&format!("ip -n vm -d -j link show {name}"))).unwrap();
+    links[0].clone()
+}
+
+async fn clean(world: &World, node: &Node, what: &str) {
+    assert_eq!(world.leftovers(node).await, Vec::<String>::new(), "{what}");
+    assert_eq!(inside("vm"), Vec::<String>::new(), "{what}");
+    assert!(!Path::new(DEVINFO).exists(), "{what}");
+}
+
+#[test]
+fn a_machine_gets_a_tap_on_a_node_without_dpdk() {
+    sandboxed(
+        "tests::vhostuser::tap::a_machine_gets_a_tap_on_a_node_without_dpdk",
+        async {
+            let world = prepared().await;
+            let node = world.node().await;
+            let result = ask(&node, &vhost(Command::Add, "vm")).await.unwrap();
+            let interfaces = result["interfaces"].as_array().unwrap();
+            assert_eq!(
+                interfaces[1],
+                json!({"name": IFNAME, "mac": MAC, "mtu": MTU, "sandbox": "/run/netns/vm"})
+            );
+            assert_eq!(result["ips"][0]["address"], "10.244.1.7/24");
+            assert_eq!(result["ips"][0]["interface"], 1);
+            let info: Value = serde_json::from_slice(&std::fs::read(DEVINFO).unwrap()).unwrap();
+            assert_eq!(info, json!({"type": "tap", "version": "1.1.0"}));
+            assert!(!world.volume(&VM, HOOKS).join("outboard").exists());
+
+            // The machine's user may open the tap, with as many queues as the network says; nothing in the pod speaks but the machine.
+            let taps = sh("ip -n vm tuntap show");
+            for word in [
+                TAP,
+                "tap",
+                "vnet_hdr",
+                "multi_queue",
+                "persist",
+                "user 107",
+                "group 107",
+            ] {
+                assert!(taps.contains(word), "{word}: {taps}");
+            }
+            assert_eq!(inside("vm"), [BRIDGE, IFNAME, TAP]);
+            for name in [BRIDGE, IFNAME, TAP] {
+                let link = link(name);
+                assert_eq!(link["mtu"], MTU, "{link}");
+                assert!(
+                    link["flags"].as_array().unwrap().contains(&json!("UP")),
+                    "{link}"
+                );
+                assert_ne!(link["address"], MAC, "{link}");
+                let master = link.get("master").and_then(Value::as_str);
+                assert_eq!(master, (name != BRIDGE).then_some(BRIDGE), "{link}");
+            }
+            assert_eq!(link(TAP)["ifalias"], format!("outboard {MAC}"));
+            let wire = &link(BRIDGE)["linkinfo"]["info_data"];
+            for key in ["ageing_time", "stp_state", "mcast_snooping"] {
+                assert_eq!(wire[key], 0, "{key}: {wire}");
+            }
+            assert_eq!(sh("ip -n vm -o addr show scope link"), "");
+
+            ask(&node, &vhost(Command::Status, "-")).await.unwrap();
+            assert_eq!(watch::problems(&node), Vec::<String>::new());
+            let again = ask(&node, &vhost(Command::Add, "vm")).await.unwrap_err();
+            assert_eq!(again.code, code::REFUSED, "{again}");
+            let plan = reconcile::plan::plan(&reconcile::observe(&node).await.unwrap());
+            assert_eq!(plan, Vec::new());
+
+            let check = with(vhost(Command::Check, "vm"), &json!({"prevResult": result}));
+            ask(&node, &check).await.unwrap();
+            for (spoil, repair, says) in [
+                (
+                    format!("{TAP} down"),
+                    format!("{TAP} up"),
+                    "tap6c270ef2f25 is down",
+                ),
+                (
+                    format!("{TAP} nomaster"),
+                    format!("{TAP} master {BRIDGE}"),
+                    "tap6c270ef2f25 is not on its bridge",
+                ),
+                (
+                    format!("{TAP} alias x"),
+                    format!("{TAP} alias 'outboard {MAC}'"),
+                    "does not say its MAC address",
+                ),
+                (
+                    format!("{BRIDGE} down"),
+                    format!("{BRIDGE} up"),
+                    "ob-6c270ef2f25 is down",
+                ),
+                (
+                    format!("{IFNAME} mtu 1300"),
+                    format!("{IFNAME} mtu {MTU}"),
+                    "is 1300, not 1342",
+                ),
+                (
+                    format!("{IFNAME} nomaster"),
+                    format!("{IFNAME} master {BRIDGE}"),
+                    "pod6c270ef2f25 is not on its bridge",
+                ),
+            ] {
+                sh(&format!("ip -n vm link set {spoil}"));
+                let failure = ask(&node, &check).await.unwrap_err();
+                assert_eq!(failure.code, code::CHECK_FAILED, "{failure}");
+                assert!(failure.msg.contains(says), "{spoil}: {failure}");
+                sh(&format!("ip -n vm link set {repair}"));
+                ask(&node, &check).await.unwrap();
+            }
+            sh(&format!("mv {DEVINFO} {DEVINFO}.x"));
+            let failure = ask(&node, &check).await.unwrap_err();
+            assert!(
+                failure.msg.contains("device information is gone"),
+                "{failure}"
+            );
+            sh(&format!("mv {DEVINFO}.x {DEVINFO}"));
+            world
+                .ovn
+                .vsctl(&format!("del-port {}", node.store.all()[0].link()));
+            eventually("the loss is seen", || node.vswitch.ports().is_empty()).await;
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
+            eventually("the port is whole again", || {
+                let found = format!("--no-headings --data=bare --columns=external_ids find Interface external_ids:iface-id=default/vm/blue/{IFNAME}");
+                world.ovn.vsctl(&found).contains("ovn-installed=true")
+            })
+            .await;
+            ask(&node, &check).await.unwrap();
+            sh(&format!("ip -n vm link del {TAP}"));
+            let failure = ask(&node, &check).await.unwrap_err();
+            assert!(
+                failure.msg.contains("tap6c270ef2f25 does not exist"),
+                "{failure}"
+            );
+
+            for _ in 0..2 {
+                ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
+                clean(&world, &node, "DEL").await;
+            }
+        },
+    );
+}
+
+#[test]
+fn taps_of_two_machines_go_by_gc_and_with_their_sandboxes() {
+    sandboxed(
+        "tests::vhostuser::tap::taps_of_two_machines_go_by_gc_and_with_their_sandboxes",
+        async {
+            let world = prepared().await;
+            let node = world.node().await;
+            world.allocate(&VM2, IFNAME, "blue", 8);
+            sandbox("vm2");
+            world.volume(&VM2, HOOKS);
+            add(&node, "vm").await;
+            // One queue, and nobody asks what it is.
+            let plain = json!({"name": "fast", "subnet": "blue", "kind": "vhostuser"});
+            let second = |command| with(request(command, &VM2, "vm2", IFNAME), &plain);
+            ask(&node, &second(Command::Add)).await.unwrap();
+            assert!(!sh("ip -n vm2 tuntap show").contains("multi_queue"));
+            watch::problems(&node);
+            assert_eq!(node.vswitch.ports().len(), 2);
+
+            let gc =
+                json!({"cni.dev/valid-attachments": [{"containerID": "vm2", "ifname": IFNAME}]});
+            ask(&node, &with(vhost(Command::Gc, "-"), &gc))
+                .await
+                .unwrap();
+            assert_eq!(inside("vm"), Vec::<String>::new());
+            assert!(!Path::new(DEVINFO).exists());
+            assert_eq!(inside("vm2"), [BRIDGE, IFNAME, TAP]);
+            ask(&node, &second(Command::Del)).await.unwrap();
+            clean(&world, &node, "GC").await;
+
+            // The end of a sandbox is no call; and a DEL after it is fine.
+            add(&node, "vm").await;
+            sh("ip netns del vm");
+            eventually("its links are gone", || !sh("ip link").contains("ob")).await;
+            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
+            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            assert!(!Path::new(DEVINFO).exists());
+            ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
+
+            // What is not of our making stays, and is no attachment.
+            sandbox("vm");
+            sh(&format!("ip -n vm tuntap add dev {TAP} mode tap"));
+            let failure = ask(&node, &vhost(Command::Add, "vm")).await.unwrap_err();
+            assert!(failure.msg.contains("ip tuntap add"), "{failure}");
+            assert!(failure.details.contains("somebody else"), "{failure}");
+            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            let strange = with(
+                request(Command::Add, &VM, "vm", "net1"),
+                &json!({"name": "fast", "kind": "vhostuser"}),
+            );
+            let failure = ask(&node, &strange).await.unwrap_err();
+            assert_eq!(failure.code, code::REFUSED, "{failure}");
+            assert!(failure.msg.contains("interface net1"), "{failure}");
+        },
+    );
+}
+
+#[test]
+fn a_tap_cut_off_between_any_two_steps_leaves_nothing() {
+    sandboxed(
+        "tests::vhostuser::tap::a_tap_cut_off_between_any_two_steps_leaves_nothing",
+        async {
+            let _scenario = fail::FailScenario::setup();
+            let world = prepared().await;
+            let of_del = ["del::begun", "del::unplugged", "del::forgotten"];
+            for point in crate::TAP_FAILPOINTS.into_iter().chain(of_del) {
+                let removes = point.starts_with("del::")
+                    || matches!(point, "tap::unlinked" | "tap::removed" | "tap::withdrawn");
+                let command = if removes { Command::Del } else { Command::Add };
+                if removes {
+                    add(&world.node().await, "vm").await;
+                }
+                let node = world.node().await;
+                fail::cfg(point, "panic").unwrap();
+                let task = tokio::spawn({
+                    let node = Arc::clone(&node);
+                    async move { ask(&node, &vhost(command, "vm")).await }
+                });
+                let died = task.await;
+                assert!(
+                    died.is_err_and(|why| why.is_panic()),
+                    "{point} was not reached"
+                );
+                fail::remove(point);
+                eventually("nothing of it runs on", || Arc::strong_count(&node) == 1).await;
+                drop(node);
+                let node = world.node().await;
+                // What has record and link is an attachment until its DEL, answered or not.
+                let whole = match point {
+                    "del::begun" | "del::unplugged" => true,
+                    "tap::begun" | "tap::recorded" => false,
+                    _ => !removes,
+                };
+                let left = world.leftovers(&node).await;
+                assert_eq!(left.len(), if whole { 3 } else { 0 }, "{point}: {left:?}");
+                ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
+                clean(&world, &node, point).await;
+                let plan = reconcile::plan::plan(&reconcile::observe(&node).await.unwrap());
+                assert_eq!(plan, Vec::new(), "{point}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_machine_does_not_migrate_to_a_node_of_the_other_kind() {
+    sandboxed(
+        "tests::vhostuser::tap::a_machine_does_not_migrate_to_a_node_of_the_other_kind",
+        async {
+            let world = World::start().await;
+            let node = world.node().await;
+            let target = TestPod {
+                name: "virt-launcher-vm-b2c3d",
+                uid: "0d7f3b52-51c5-4a6e-9b4e-5a3f2d0c7e22",
+            };
+            sandbox("vm");
+            world.volume(&target, HOOKS);
+            let call = |patience: u64| {
+                let keys = json!({"name": "fast", "subnet": "blue", "kind": "vhostuser"});
+                let call = with(request(Command::Add, &target, "vm", IFNAME), &keys);
+                within(call, Duration::from_secs(patience))
+            };
+            // As cni-controller writes it: the machine's port is its first pod's, on another node.
+            world.allocate(&VM, IFNAME, "blue", 7);
+            let facts = PortFacts {
+                chassis: ["n2".to_owned()].into(),
+                host: None,
+                role: Role::Pod(PodPort {
+                    namespace: "default".into(),
+                    name: "virt-launcher-vm-a1b2c".into(),
+                    uid: VM.uid.into(),
+                    ifname: IFNAME.into(),
+                }),
+                subnet: "blue".into(),
+                mac: MAC.parse().unwrap(),
+                ips: vec!["10.244.1.7/24".parse().unwrap()],
+                gateways: Vec::new(),
+                routes: Vec::new(),
+                mtu: None,
+                default_route: false,
+            };
+            let port = VM.port(IFNAME, "blue");
+            world
+                .ovn
+                .nbctl(&format!("clear Logical_Switch_Port {port} external_ids"));
+            world.ovn.set_facts(&port, &facts);
+            world.ovn.nbctl("--wait=sb sync");
+            let publish = |kind: &str| {
+                world.ovn.sbctl(&format!(
+                    "create Chassis_Private name=n2 'external_ids:\"outboard.kind/{}/{IFNAME}\"={kind}'",
+                    VM.uid
+                ))
+            };
+            publish("vhost-user");
+            let failure = ask(&node, &call(20)).await.unwrap_err();
+            assert_eq!(failure.code, code::TRY_AGAIN_LATER, "{failure}");
+            for says in [
+                "virt-launcher-vm-a1b2c",
+                "as vhost-user on node n2",
+                "on this node, n1, it would be tap",
+            ] {
+                assert!(failure.msg.contains(says), "{failure}");
+            }
+            // A node of the same kind waits for the port, and says whose it is.
+            world.ovn.sbctl("destroy Chassis_Private n2");
+            publish("tap");
+            let failure = ask(&node, &call(3)).await.unwrap_err();
+            assert!(failure.msg.contains("port default/vm/blue/pod6c270ef2f25 is that of pod default/virt-launcher-vm-a1b2c"), "{failure}");
+            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+        },
+    );
+}
+
+#[test]
+fn a_machine_behind_a_tap_is_the_port() {
+    sandboxed(
+        "tests::vhostuser::tap::a_machine_behind_a_tap_is_the_port",
+        async {
+            let mut world = prepared().await;
+            let node = world.node().await;
+            world.allocate(&DB, "eth0", "blue", 9);
+            sandbox("db");
+            ask(&node, &request(Command::Add, &DB, "db", "eth0"))
+                .await
+                .unwrap();
+            serve("db", "10.244.1.9:7777").await;
+            add(&node, "vm").await;
+
+            let home = tempfile::tempdir().unwrap();
+            let mut spec = HostVmSpec::new(home.path());
+            spec.functions = 0;
+            spec.cpus = 1;
+            spec.memory = 256;
+            spec.modules = vec!["virtio_net".into()];
+            spec.programs = vec!["/bin/ip".into()];
+            spec.arguments = [
+                "-netdev",
+                &format!("tap,id=net,ifname={TAP},script=no,downscript=no,queues=2"),
+                "-device",
+                &format!("virtio-net-pci,netdev=net,mac={MAC},mq=on,vectors=6"),
+            ]
+            .map(str::to_owned)
+            .into();
+            let pod = Netns::of_pod(Path::new("/run/netns/vm")).unwrap();
+            let vm = pod.run(move || HostVm::boot(spec)).await.unwrap();
+            let vm = vm.unwrap_or_else(|why| panic!("{why:#}"));
+            vm.run(&format!(
+                "/bin/ip link set eth0 mtu {MTU} up && /bin/ip addr add 10.244.1.7/24 dev eth0 && /bin/ip addr add fd00:10:244:1::7/64 dev eth0 nodad"
+            ))
+            .unwrap();
+            let ping = || vm.run("ping -c 1 -W 2 10.244.1.9").is_ok();
+            eventually("the machine reaches the pod", ping).await;
+            vm.run(&format!("ping -c 1 -W 5 -s {} 10.244.1.9", MTU - 28))
+                .unwrap();
+            vm.run("ping -6 -c 1 -W 5 fd00:10:244:1::9").unwrap();
+            sh("ip netns exec db ping -c1 -W5 10.244.1.7");
+            // The machine leaves its checksums to whoever sends for it.
+            let said = vm.run("nc 10.244.1.9 7777 </dev/null").unwrap();
+            assert!(format!("{said:?}").contains("10.244.1.7"), "{said:?}");
+
+            world.ovn.kill_vswitchd();
+            world.ovn.start_vswitchd();
+            eventually("the machine reaches the pod again", ping).await;
+            drop(vm);
+            ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
+            ask(&node, &request(Command::Del, &DB, "db", "eth0"))
+                .await
+                .unwrap();
+            clean(&world, &node, "DEL").await;
+        },
+    );
+}
