@@ -1,6 +1,7 @@
 //! Interfaces that are sockets: Open vSwitch with DPDK, volumes as kubelet makes them, and a real machine that serves the socket.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use cni_bin::code;
 use cni_bin::wire::{Command, Request};
 use serde_json::{Value, json};
 
-use super::world::{MTU, TestPod, World, ask, request, sandbox, with, within};
+use super::world::{MTU, TestPod, World, ask, request, sandbox, vhost_at, with, within};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
 use crate::reconcile;
 use crate::vhostuser::watch;
@@ -250,6 +251,12 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
             world.ovn.vsctl("del-port other");
             eventually("it is gone", || node.vswitch.at_socket(&server).is_empty()).await;
 
+            // Multus's directory is not mounted: the machine would not be told.
+            std::fs::write("/run/k8s.cni.cncf.io", "").unwrap();
+            refused(code::IO_FAILURE, "The device information").await;
+            assert!(!PathBuf::from(DEVINFO).exists());
+            std::fs::remove_file("/run/k8s.cni.cncf.io").unwrap();
+
             let bad = with(vhost(Command::Add, "vm"), &json!({"queues": 0}));
             let failure = ask(&node, &bad).await.unwrap_err();
             assert_eq!(failure.code, code::INVALID_CONFIG, "{failure}");
@@ -260,6 +267,62 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
                 "has no volume hook-sidecar-sockets or shared-dir",
             )
             .await;
+        },
+    );
+}
+
+#[test]
+fn a_path_that_fits_into_no_address_is_said_and_nothing_is_left() {
+    let _alone = one_at_a_time();
+    sandboxed(
+        "tests::vhostuser::a_path_that_fits_into_no_address_is_said_and_nothing_is_left",
+        async {
+            let world = prepared().await;
+            let Some(mut node) = Arc::into_inner(world.node().await) else {
+                panic!("nobody else has it");
+            };
+            let deep = PathBuf::from("/run").join("d".repeat(80));
+            node.vhost = vhost_at(world.ovn.home(), &deep);
+            let failure = ask(&node, &vhost(Command::Add, "vm")).await.unwrap_err();
+            assert_eq!(failure.code, code::REFUSED, "{failure}");
+            assert!(
+                failure.msg.contains("fit into a socket's address"),
+                "{failure}"
+            );
+            assert!(failure.details.contains("--vhost-dir"), "{failure}");
+            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            assert!(!world.volume(&VM, HOOKS).join("outboard").exists());
+            assert!(!deep.exists() && !PathBuf::from(DEVINFO).exists());
+        },
+    );
+}
+
+#[test]
+fn a_link_that_the_pod_plants_later_leads_nowhere() {
+    let _alone = one_at_a_time();
+    sandboxed(
+        "tests::vhostuser::a_link_that_the_pod_plants_later_leads_nowhere",
+        async {
+            let world = prepared().await;
+            let node = world.node().await;
+            add(&node, "vm").await;
+            let others = PathBuf::from("/run/others.sock");
+            let _served = UnixListener::bind(&others).unwrap();
+            let socket = format!("{IFNAME}.sock");
+            let planted = world.volume(&VM, HOOKS).join("outboard/net").join(&socket);
+            symlink(&others, &planted).unwrap();
+            assert!(std::fs::metadata(&planted).is_ok(), "it leads there");
+            // As Open vSwitch goes there.
+            let error = UnixStream::connect(mount().join(&socket)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(nix::libc::ELOOP), "{error}");
+            ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
+            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            assert!(!mount().exists());
+            // The next sandbox of the pod does not go there, either.
+            let failure = ask(&node, &vhost(Command::Add, "vm")).await.unwrap_err();
+            assert_eq!(failure.code, code::REFUSED, "{failure}");
+            assert!(failure.msg.contains("is a symbolic link"), "{failure}");
+            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
         },
     );
 }

@@ -170,8 +170,13 @@ impl World {
 
 /// Volumes below `home`, mounts below /run.
 pub(crate) fn vhost(home: &Path) -> VhostUser {
+    vhost_at(home, Path::new("/run/outboard/vhost"))
+}
+
+/// Volumes below `home`, mounts below `directory`.
+pub(crate) fn vhost_at(home: &Path, directory: &Path) -> VhostUser {
     let args = Args {
-        vhost_dir: "/run/outboard/vhost".into(),
+        vhost_dir: directory.to_owned(),
         kubelet_root: home.join("kubelet"),
         vhost_uid: 107,
         vhost_gid: 107,

@@ -48,14 +48,21 @@ pub(super) fn is_there(file: &Path) -> bool {
 /// Removes the file; none is fine.
 pub(super) fn remove(file: &Path) -> Result<(), Error> {
     for file in [&fresh(file), file] {
-        match fs::remove_file(file) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("removed", file, &why));
-            }
+        // Looked at first: what could not be written for want of a directory, or on a read-only one, need not be removed there.
+        let removed = fs::symlink_metadata(file).and_then(|_| fs::remove_file(file));
+        match removed {
+            Err(why) if !is_nothing(&why) => return Err(failed("removed", file, &why)),
             _ => {}
         }
     }
     Ok(())
+}
+
+fn is_nothing(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn replace(file: &Path, text: &str) -> io::Result<()> {
@@ -120,6 +127,7 @@ mod tests {
         remove(&file).unwrap();
         fs::write(home.path().join("plain"), "").unwrap();
         let error = write(&home.path().join("plain/x"), &of_tap()).unwrap_err();
+        remove(&home.path().join("plain/x")).unwrap();
         assert!(error.remedy.contains("k8s.cni.cncf.io"), "{error}");
     }
 }

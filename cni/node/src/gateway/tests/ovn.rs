@@ -48,7 +48,13 @@ impl Ovn {
             "other_config:dpdk-init=true 'other_config:dpdk-extra=\"{extra}\"' other_config:dpdk-socket-mem={memory} \
              other_config:per-port-memory=true other_config:pmd-cpu-mask=0x1"
         );
-        Self::start_with(WITH_DPDK, Some(&config)).await
+        let ovn = Self::start_with(WITH_DPDK, Some(&config)).await;
+        let initialized = || {
+            let said = ovn.vsctl("get Open_vSwitch . dpdk_initialized");
+            said.trim() == "true"
+        };
+        eventually("DPDK is initialised", initialized).await;
+        ovn
     }
 
     async fn start_with(vswitchd: &str, config: Option<&str>) -> Self {
