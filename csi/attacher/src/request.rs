@@ -237,7 +237,7 @@ mod tests {
         AttachmentSpec {
             source: from(source::Kind::File(file)),
             exposure: Some(Exposure {
-                kind: Some(exposure::Kind::LocalBlockDevice(LocalBlockDevice {})),
+                kind: Some(exposure::Kind::LocalBlockDevice(LocalBlockDevice::default())),
             }),
             ..AttachmentSpec::default()
         }

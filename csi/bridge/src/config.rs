@@ -54,6 +54,9 @@ pub(crate) struct Linux {
     /// daemons must see the same directory.
     #[arg(long, default_value = "/run/outboard/exports", value_parser = absolute, env = "OUTBOARD_EXPORTS_DIR")]
     pub(crate) exports_dir: PathBuf,
+    /// The group that virtual machines run as: it, and nobody else, may connect to the vhost-user-blk sockets beside block devices.
+    #[arg(long, default_value_t = 107, env = "OUTBOARD_VHOST_GID")]
+    pub(crate) vhost_gid: u32,
     /// Directory of credentials for NBD sources: one directory each, with ca-cert.pem, client-cert.pem and client-key.pem.
     #[arg(long, default_value = "/etc/outboard/credentials", value_parser = absolute, env = "OUTBOARD_CREDENTIALS_DIR")]
     pub(crate) credentials_dir: PathBuf,

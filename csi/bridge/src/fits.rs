@@ -45,6 +45,15 @@ impl Bridge {
                     kind.as_str_name()
                 )));
             }
+            let beside = ExposureKind::VhostUserBlk;
+            if resource::local_socket(&device).is_some()
+                && !self.card.abilities().local.contains(&beside)
+            {
+                return Err(Error::Precondition(
+                    "exposure.local_block_device.socket: this card makes no vhost-user-blk sockets; leave it out"
+                        .into(),
+                ));
+            }
             return self.is_unexposed(&device.volume_name_ref);
         }
         if let Some(device) = cast::<R, VirtioBlk>(wish) {

@@ -31,7 +31,7 @@ use config::{Command, Config};
 
 /// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
 /// (`OUTBOARD_KILL_AT`, the name of one step).
-pub const FAILPOINTS: [&str; 21] = [
+pub const FAILPOINTS: [&str; 23] = [
     "create::recorded",
     "create::done",
     "update::recorded",
@@ -41,7 +41,9 @@ pub const FAILPOINTS: [&str; 21] = [
     "delete::removed",
     "card::exposing",
     "card::recorded",
+    "card::exporting",
     "card::exported",
+    "card::standing",
     "card::unexposing",
     "card::undone",
     "card::withdrawn",

@@ -174,6 +174,14 @@ pub(crate) fn local_shape(device: &LocalDevice) -> Result<Shape> {
     }
 }
 
+/// The queues of the socket beside a block device, if one is wanted.
+pub(crate) fn local_socket(device: &LocalDevice) -> Option<u32> {
+    match device.exposure.as_ref()?.kind.as_ref()? {
+        Kind::LocalBlockDevice(block) => block.socket.map(|socket| socket.queues),
+        _ => None,
+    }
+}
+
 fn check_aio(volume: &AioVolume) -> Result<()> {
     if !volume.filename.starts_with('/') {
         return invalid("filename: must be an absolute path");

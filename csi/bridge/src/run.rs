@@ -1,6 +1,6 @@
 //! `opi-bridge linux`: puts the parts together and keeps them until the program is told to end.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,9 @@ pub(crate) async fn run(args: config::Linux, stop: CancellationToken) -> anyhow:
     let boot = journal::boot_id().context("reading the boot id")?;
     make_private(&args.state).context("--state")?;
     make_private(&args.exports_dir).context("--exports-dir")?;
+    // kubelet may have made it, for csi-node-host's pod.
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&args.exports_dir, private).context("--exports-dir")?;
     let objects = Objects::open(&args.state.join("objects"), &boot).context("--state")?;
     let records = checks.check("records", "not read yet");
     let bad: Vec<_> = objects
@@ -57,6 +60,7 @@ pub(crate) async fn run(args: config::Linux, stop: CancellationToken) -> anyhow:
         credentials: args.credentials_dir,
         aio: args.aio.into(),
         node: args.node_name,
+        vhost_gid: args.vhost_gid,
     };
     let vm = args
         .vm_monitor

@@ -237,6 +237,7 @@ fn exposed(
             Some(Exposed {
                 by,
                 shape,
+                socket: resource::local_socket(&device),
                 read_only: device.read_only,
                 serial: chosen(device.serial),
             })
@@ -247,6 +248,7 @@ fn exposed(
             Some(Exposed {
                 by,
                 shape,
+                socket: None,
                 read_only: false,
                 serial: serial(uuid),
             })
@@ -264,6 +266,7 @@ fn exposed(
             Some(Exposed {
                 by,
                 shape,
+                socket: None,
                 read_only: false,
                 serial,
             })

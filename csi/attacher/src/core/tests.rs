@@ -96,7 +96,7 @@ fn record(exposure: u8, path: u8, read_only: bool, iops: u64, size: u64) -> Reco
         uuid: Uuid::from_u128(7),
     };
     let kind = match exposure {
-        0 => Kind::LocalBlockDevice(LocalBlockDevice {}),
+        0 => Kind::LocalBlockDevice(LocalBlockDevice::default()),
         1 => Kind::VhostUserBlk(VhostUserBlk { queues: 2 }),
         2 => Kind::NvmeFunction(NvmeFunction::default()),
         _ => Kind::VirtioBlkFunction(VirtioBlkFunction::default()),

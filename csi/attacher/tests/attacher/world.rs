@@ -194,7 +194,7 @@ pub(crate) fn spec() -> AttachmentSpec {
     AttachmentSpec {
         source: Some(Source { kind: Some(kind) }),
         exposure: Some(Exposure {
-            kind: Some(exposure::Kind::LocalBlockDevice(LocalBlockDevice {})),
+            kind: Some(exposure::Kind::LocalBlockDevice(LocalBlockDevice::default())),
         }),
         ..AttachmentSpec::default()
     }

@@ -58,6 +58,8 @@ pub(crate) struct Exposed {
     pub(crate) by: String,
     /// How.
     pub(crate) shape: Shape,
+    /// The same once more as a vhost-user-blk socket with so many queues (0: the card's choice), beside a block device alone.
+    pub(crate) socket: Option<u32>,
     /// Nobody may write.
     pub(crate) read_only: bool,
     /// What the host sees, where the shape can carry one.

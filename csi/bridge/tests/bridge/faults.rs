@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::card::v1::{ResizeRequest, WatchRequest, event};
 use tokio::time::Instant;
 
+use crate::beside::both;
 use crate::run;
 use crate::world::{Disk, MIB, UUID, World, block, file, nbd, path_of, soon, target};
 
@@ -130,7 +131,7 @@ async fn life(world: &World, image: &std::path::Path) {
     })
     .await;
     until(world, async || {
-        world.device("d", "sources/a", block()).await.map(drop)
+        world.device("d", "sources/a", both(1)).await.map(drop)
     })
     .await;
     std::fs::File::options()

@@ -21,18 +21,18 @@ use crate::world::{MIB, UUID, World, file, soon};
 
 const SERIAL: &str = "NOT3QEE5VUI5DAFUADAE";
 const SOURCE: &str = "sources/a";
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// What a writer writes again and again: so many blocks of 64 KiB.
 const BLOCKS: u64 = 64;
 const BLOCK: u64 = 64 << 10;
 
 /// Calls of the guest block.
-fn blocking<T>(call: impl FnOnce() -> anyhow::Result<T>) -> T {
+pub(crate) fn blocking<T>(call: impl FnOnce() -> anyhow::Result<T>) -> T {
     tokio::task::block_in_place(call).unwrap_or_else(|why| panic!("{why:#}"))
 }
 
 /// Writes blocks of noise past the guest's cache, each with an fsync; says a number for each that is on the disk.
-struct Writer<'vm> {
+pub(crate) struct Writer<'vm> {
     vm: &'vm HostVm,
     task: GuestTask<'vm>,
     noise: String,
@@ -41,7 +41,7 @@ struct Writer<'vm> {
 }
 
 impl<'vm> Writer<'vm> {
-    fn start(vm: &'vm HostVm, disk: &str, noise: &str) -> Self {
+    pub(crate) fn start(vm: &'vm HostVm, disk: &str, noise: &str) -> Self {
         let task = blocking(|| {
             vm.run(&format!(
                 "dd if=/dev/urandom of=/run/{noise} bs=64k count={BLOCKS} 2>/dev/null"
@@ -67,7 +67,7 @@ impl<'vm> Writer<'vm> {
     }
 
     /// Five more writes.
-    fn goes_on(&mut self) {
+    pub(crate) fn goes_on(&mut self) {
         for _ in 0..5 {
             let line = blocking(|| self.task.line(LIMIT)).expect("the writer has ended");
             self.written = line
@@ -77,7 +77,7 @@ impl<'vm> Writer<'vm> {
     }
 
     /// Waits for its end, or ends it; gives its last words and its noise.
-    fn end(self, kill: bool) -> (String, Noise) {
+    pub(crate) fn end(self, kill: bool) -> (String, Noise) {
         let (vm, task) = (self.vm, self.task);
         let ended = blocking(|| {
             if kill {
@@ -112,7 +112,7 @@ fn saw_it_go(why: &str) {
 }
 
 /// What has to be at a disk's beginning.
-struct Noise {
+pub(crate) struct Noise {
     sum: String,
     written: u64,
 }
@@ -127,7 +127,7 @@ impl Noise {
     }
 
     /// `copy` is a file that may be made.
-    fn is_in_image(&self, image: &Path, copy: &Path) {
+    pub(crate) fn is_in_image(&self, image: &Path, copy: &Path) {
         let bytes = usize::try_from(self.written * BLOCK).unwrap();
         let mut head = vec![0; bytes];
         std::fs::File::open(image)
@@ -162,7 +162,7 @@ async fn resize(world: &World, image: &Path, size: u64) -> Result<u64, Status> {
     Ok(resized.into_inner().size_bytes)
 }
 
-fn size(vm: &HostVm, disk: &str) -> u64 {
+pub(crate) fn size(vm: &HostVm, disk: &str) -> u64 {
     let sectors = blocking(|| vm.run(&format!("cat /sys/block/{disk}/size")));
     sectors.parse::<u64>().unwrap() * 512
 }

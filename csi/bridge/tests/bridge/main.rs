@@ -1,6 +1,7 @@
 //! The bridge as a process on a real engine (this test program run as it), with real daemons, FUSE, loop devices, and QEMU machines.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod beside;
 mod devices;
 mod faults;
 mod guest;
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 20] = [
     (
         "objects::equal_is_the_same_and_other_is_named",
         objects::equal_is_the_same_and_other_is_named,
@@ -44,6 +45,14 @@ const TESTS: [Test; 18] = [
     (
         "devices::vhost_user_and_same_node",
         devices::vhost_user_and_same_node,
+    ),
+    (
+        "beside::only_the_group_connects_whatever_dies",
+        beside::only_the_group_connects_whatever_dies,
+    ),
+    (
+        "beside::a_guest_uses_the_socket_in_the_devices_place",
+        beside::a_guest_uses_the_socket_in_the_devices_place,
     ),
     (
         "faults::target_is_killed_under_a_writer",

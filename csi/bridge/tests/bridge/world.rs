@@ -379,7 +379,7 @@ pub(crate) fn nbd(socket: &Path) -> Kind {
 }
 
 pub(crate) fn block() -> Exposed {
-    Exposed::LocalBlockDevice(LocalBlockDevice {})
+    Exposed::LocalBlockDevice(LocalBlockDevice::default())
 }
 
 pub(crate) fn vhost_user() -> Exposed {

@@ -12,7 +12,7 @@ use proto::node::v1::{
     DetachResponse, HealthRequest, HealthResponse, ListRequest, ListResponse, ResizeRequest,
     ResizeResponse, Volume,
 };
-use proto::volume::v1::{Exposure, ExposureKind};
+use proto::volume::v1::{Exposure, ExposureKind, VhostUserBlk};
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
@@ -60,6 +60,7 @@ impl Controller {
         &self,
         id: &AttachmentId,
         acceptable: &[ExposureKind],
+        socket: Option<VhostUserBlk>,
         until: Instant,
     ) -> Result<Exposure, Status> {
         match self.attacher.get(id.clone(), until).await {
@@ -68,6 +69,7 @@ impl Controller {
                 let kind = exposure::kind(present);
                 if let Some(present) = present
                     && (acceptable.is_empty() || acceptable.contains(&kind))
+                    && exposure::socket(present) == socket
                 {
                     return Ok(present);
                 }
@@ -76,14 +78,27 @@ impl Controller {
             Err(status) => return Err(status),
         }
         let card: InventoryResponse = self.attacher.inventory(&id.host, until).await?;
+        let names = |kinds: &mut dyn Iterator<Item = ExposureKind>| {
+            kinds
+                .map(|kind| kind.as_str_name())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        if let Some(socket) = socket {
+            let chosen = exposure::with_socket(acceptable, socket, &card.functions);
+            return chosen.ok_or_else(|| {
+                Status::failed_precondition(format!(
+                    "host {}: card {} can do {}, and a vhost-user-blk socket beside a block device needs {}; use a StorageClass \
+                     without vhostUserBlk, or another node",
+                    id.host,
+                    card.card,
+                    names(&mut card.functions.iter().map(|count| count.kind())),
+                    names(&mut [ExposureKind::LocalBlockDevice, ExposureKind::VhostUserBlk].into_iter()),
+                ))
+            });
+        }
         let chosen = exposure::choose(acceptable, &card.functions);
         chosen.map(exposure::of).ok_or_else(|| {
-            let names = |kinds: &mut dyn Iterator<Item = ExposureKind>| {
-                kinds
-                    .map(|kind| kind.as_str_name())
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            };
             Status::unimplemented(format!(
                 "host {}: card {} can do {}; acceptable were {}",
                 id.host,
@@ -110,7 +125,9 @@ impl Controller {
             ));
         }
         let id = self.served(request.id)?;
-        let exposure = self.exposure(&id, &acceptable, until).await?;
+        let exposure = self
+            .exposure(&id, &acceptable, request.socket, until)
+            .await?;
         let labels = [
             (OWNER.0.to_owned(), OWNER.1.to_owned()),
             (VOLUME_ID.to_owned(), request.volume_id),

@@ -24,10 +24,35 @@ pub(crate) fn choose(acceptable: &[ExposureKind], card: &[FunctionCount]) -> Opt
     order.iter().copied().find(able)
 }
 
+/// A block device of this machine with a socket beside it; none if the card can't do both, or the caller not use it.
+pub(crate) fn with_socket(
+    acceptable: &[ExposureKind],
+    socket: VhostUserBlk,
+    card: &[FunctionCount],
+) -> Option<Exposure> {
+    use ExposureKind::{LocalBlockDevice as Block, VhostUserBlk as Socket};
+    let both = choose(&[Block], card).and(choose(&[Socket], card));
+    let usable = acceptable.is_empty() || acceptable.contains(&Block);
+    let block = LocalBlockDevice {
+        socket: Some(socket),
+    };
+    both.filter(|_| usable).map(|_| Exposure {
+        kind: Some(Kind::LocalBlockDevice(block)),
+    })
+}
+
+/// The socket beside the block device of `exposure`.
+pub(crate) fn socket(exposure: Exposure) -> Option<VhostUserBlk> {
+    match exposure.kind {
+        Some(Kind::LocalBlockDevice(block)) => block.socket,
+        _ => None,
+    }
+}
+
 /// `kind` with the card's own choice of everything else.
 pub(crate) fn of(kind: ExposureKind) -> Exposure {
     let kind = match kind {
-        ExposureKind::LocalBlockDevice => Some(Kind::LocalBlockDevice(LocalBlockDevice {})),
+        ExposureKind::LocalBlockDevice => Some(Kind::LocalBlockDevice(LocalBlockDevice::default())),
         ExposureKind::VhostUserBlk => Some(Kind::VhostUserBlk(VhostUserBlk::default())),
         ExposureKind::NvmeFunction => Some(Kind::NvmeFunction(NvmeFunction::default())),
         ExposureKind::VirtioBlkFunction => {
@@ -73,6 +98,16 @@ mod tests {
             choose(&[VirtioBlkFunction, NvmeFunction], &dpu),
             Some(VirtioBlkFunction)
         );
+        let wanted = super::VhostUserBlk { queues: 3 };
+        let both = with_socket(&[NvmeFunction, LocalBlockDevice], wanted, &linux).unwrap();
+        assert_eq!(
+            (kind(Some(both)), socket(both)),
+            (LocalBlockDevice, Some(wanted))
+        );
+        assert_eq!(socket(of(LocalBlockDevice)), None);
+        assert_eq!(with_socket(&[NvmeFunction], wanted, &linux), None);
+        assert_eq!(with_socket(&[], wanted, &can(&[LocalBlockDevice])), None);
+        assert_eq!(with_socket(&[], wanted, &dpu), None);
         for kind in [
             LocalBlockDevice,
             VhostUserBlk,

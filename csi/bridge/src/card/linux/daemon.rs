@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use engine::{Daemon, Put, State};
 use proto::volume::v1::source::Kind;
-use qemu::Qmp;
 use qemu::commands::{
     BlockExportDel, BlockResize, BlockdevAdd, BlockdevDel, QueryBlockExports, QueryNamedBlockNodes,
     RemoveMode,
 };
+use qemu::{Qmp, Step};
 use tokio::time::Instant;
 
-use super::{Linux, recipe};
+use super::{Linux, exports, recipe};
 use crate::card::{Error, Medium, Result, Volume, error};
 
 /// The owner of the card's daemons.
@@ -116,19 +116,23 @@ impl Linux {
         daemon: &Daemon,
         deadline: Instant,
     ) -> Result<()> {
-        let wanted = recipe::exports(volume, &self.places, &daemon.dir)?;
-        let id = recipe::export_id(volume.uuid);
+        let wanted = exports::exports(volume, &self.places, &daemon.dir)?;
         let there = qmp.execute(&QueryBlockExports {}, deadline).await?;
         let there: BTreeSet<_> = there.into_iter().map(|export| export.id).collect();
-        if wanted.is_empty() && there.contains(&id) {
-            end_export(qmp, &id, deadline).await?;
+        for id in exports::ids(volume.uuid) {
+            let is_wanted = wanted.iter().any(|step| step.object() == Some(&id));
+            if !is_wanted && there.contains(&id) {
+                end_export(qmp, &id, deadline).await?;
+            }
         }
-        if !there.contains(&id) {
-            for step in wanted {
-                match qmp.run(&step, deadline).await {
+        let is_there = |step: &Step| step.object().map(|id| there.contains(id));
+        if wanted.iter().any(|step| is_there(step) == Some(false)) {
+            for step in wanted.iter().filter(|step| is_there(step) != Some(true)) {
+                match qmp.run(step, deadline).await {
                     Err(error) if error.says("already running") => {}
                     other => drop(other?),
                 }
+                fail::fail_point!("card::exporting");
             }
         }
         Ok(())
@@ -331,15 +335,4 @@ pub(crate) async fn remove_file(path: &Path) -> Result<()> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// Whether somebody is connected to the listener at `path`.
-pub(crate) fn is_connected(path: &Path) -> bool {
-    // Num RefCount Protocol Flags Type St Inode Path; St 03 is connected.
-    let path = path.to_string_lossy();
-    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    table.lines().any(|line| {
-        let mut fields = line.split_whitespace();
-        fields.nth(5) == Some("03") && fields.nth(1) == Some(&path)
-    })
 }

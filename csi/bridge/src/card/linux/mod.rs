@@ -6,11 +6,14 @@
 
 mod credentials;
 mod daemon;
+mod exports;
 mod loops;
 mod losetup;
 mod monitors;
 mod recipe;
 mod serial;
+mod socket;
+mod stand;
 mod trace;
 mod vm;
 mod watch;
@@ -19,19 +22,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use engine::{Client, Daemon, State};
+use engine::{Client, State};
 use proto::volume::v1::device::Address;
-use proto::volume::v1::{Device, ExposureKind, SourceKind};
+use proto::volume::v1::{ExposureKind, SourceKind};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Abilities, Card, Error, Exposed, Function, Look, Notice, Result, Shape, Volume};
+use super::{Abilities, Card, Error, Function, Look, Notice, Result, Shape, Volume};
 use monitors::Monitors;
 pub(crate) use recipe::Places;
 pub(crate) use serial::serial;
+use stand::{text, vm_id};
 use trace::Traces;
-use vm::Plug;
 pub(crate) use vm::Vm;
 
 /// What all exposures of this card have.
@@ -84,83 +87,19 @@ impl Linux {
         }))
     }
 
+    /// Somebody is connected to the socket beside the block device.
+    fn has_guest(&self, volume: &Volume) -> bool {
+        let socket = volume.exposed.as_ref().and_then(|exposed| exposed.socket);
+        socket.is_some()
+            && socket::path(&self.places, volume.uuid).is_ok_and(|at| socket::is_connected(&at))
+    }
+
     fn vm(&self) -> Result<&Vm> {
         self.vm.as_ref().ok_or_else(|| {
             Error::Unable(
                 "this card has no functions: it runs beside no virtual machine (--vm-monitor); use a local device".into(),
             )
         })
-    }
-
-    fn plug(&self, volume: &Volume, exposed: &Exposed, daemon: &Daemon) -> Plug {
-        match exposed.shape {
-            Shape::Nvme(_) => Plug::Nvme {
-                socket: daemon.nbd_socket(),
-                export: recipe::export_id(volume.uuid),
-                serial: exposed.serial.clone(),
-                read_only: exposed.read_only || volume.read_only,
-            },
-            _ => Plug::VirtioBlk(self.places.socket(volume.uuid)),
-        }
-    }
-
-    fn device(&self, volume: &Volume, exposed: &Exposed, size: u64, address: Address) -> Device {
-        let carries = !matches!(exposed.shape, Shape::VhostUser(_) | Shape::VirtioBlk(_));
-        Device {
-            kind: exposed.shape.kind().into(),
-            address: Some(address),
-            serial: if carries {
-                exposed.serial.clone()
-            } else {
-                String::new()
-            },
-            uuid: volume.uuid.to_string(),
-            size_bytes: size,
-            block_size: BLOCK,
-            nsid: matches!(exposed.shape, Shape::Nvme(_)).into(),
-            read_only: exposed.read_only || volume.read_only,
-            function: exposed.shape.function(),
-        }
-    }
-
-    /// What stands on the export, made or found.
-    async fn stand(
-        &self,
-        volume: &Volume,
-        exposed: &Exposed,
-        daemon: &Daemon,
-        size: u64,
-        deadline: Instant,
-    ) -> Result<Device> {
-        let mut size = size;
-        let address = match &exposed.shape {
-            Shape::BlockDevice => {
-                let file = self.places.file(volume.uuid);
-                let known = self.traces.device(volume.uuid);
-                let read_only = exposed.read_only || volume.read_only;
-                let daemon = daemon.pid.ok_or_else(|| {
-                    Error::Away(format!("daemon {} has just ended; call again", daemon.id))
-                })?;
-                let device = loops::ensure(&file, daemon, read_only, known, deadline).await?;
-                self.traces.set_device(volume.uuid, Some(device.clone()))?;
-                if device.size() != size {
-                    loops::grow(&device, &file, deadline).await?;
-                }
-                size = device.size();
-                Address::Path(text(device.path()))
-            }
-            Shape::VhostUser(_) => {
-                self.traces.set_device(volume.uuid, None)?;
-                Address::SocketPath(text(self.places.socket(volume.uuid)))
-            }
-            Shape::Nvme(function) | Shape::VirtioBlk(function) => {
-                self.traces.set_device(volume.uuid, None)?;
-                let plug = self.plug(volume, exposed, daemon);
-                let id = vm_id(volume.uuid);
-                Address::PciAddress(self.vm()?.plug(&id, *function, &plug, deadline).await?)
-            }
-        };
-        Ok(self.device(volume, exposed, size, address))
     }
 }
 
@@ -207,6 +146,10 @@ impl Card for Linux {
         if exposed.shape == Shape::BlockDevice {
             daemon::make_mount_point(&self.places.file(volume.uuid)).await?;
         }
+        if exposed.socket.is_some() {
+            socket::path(&self.places, volume.uuid)?;
+            socket::make(&self.places, volume.uuid).await?;
+        }
         fail::fail_point!("card::exposing");
         let served = self.serve(volume, deadline).await?;
         fail::fail_point!("card::exported");
@@ -242,12 +185,18 @@ impl Card for Linux {
                         device.path().display()
                     )));
                 }
+                if !force && self.has_guest(volume) {
+                    return Err(Error::InUse(format!(
+                        "{} has a guest; end it, or set `force`: the guest then gets I/O errors",
+                        self.places.vhost_directory(volume.uuid).display()
+                    )));
+                }
                 self.unwish(&without, deadline).await?;
                 fail::fail_point!("card::unexposing");
                 loops::remove(&file, known.as_ref(), deadline).await?;
             }
             Shape::VhostUser(_) => {
-                if !force && daemon::is_connected(&self.places.socket(volume.uuid)) {
+                if !force && socket::is_connected(&self.places.socket(volume.uuid)) {
                     return Err(Error::InUse(format!(
                         "{} has a guest; end it, or set `force`: the guest then gets I/O errors",
                         self.places.socket(volume.uuid).display()
@@ -266,6 +215,7 @@ impl Card for Linux {
         fail::fail_point!("card::withdrawn");
         self.traces.set_device(volume.uuid, None)?;
         daemon::remove_file(&file).await?;
+        socket::remove(&self.places, volume.uuid).await?;
         daemon::remove_file(&self.places.socket(volume.uuid)).await
     }
 
@@ -348,14 +298,16 @@ impl Card for Linux {
                     Some(device) => {
                         size = device.size();
                         let used = users
-                            && (loops::is_mounted(&device.name) || loops::is_open(&device.path()));
+                            && (loops::is_mounted(&device.name)
+                                || loops::is_open(&device.path())
+                                || self.has_guest(volume));
                         (Some(Address::Path(text(device.path()))), used)
                     }
                 }
             }
             Shape::VhostUser(_) => {
                 let socket = self.places.socket(volume.uuid);
-                let in_use = daemon::is_connected(&socket);
+                let in_use = socket::is_connected(&socket);
                 (
                     socket.exists().then(|| Address::SocketPath(text(socket))),
                     in_use,
@@ -368,7 +320,11 @@ impl Card for Linux {
             }
         };
         look.in_use = in_use;
-        look.device = address.map(|address| self.device(volume, exposed, size, address));
+        let beside = exposed
+            .socket
+            .and_then(|_| socket::path(&self.places, volume.uuid).ok())
+            .filter(|socket| socket.exists());
+        look.device = address.map(|address| self.device(volume, exposed, size, address, beside));
         Ok(look)
     }
 
@@ -386,13 +342,4 @@ impl Card for Linux {
     fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }
-}
-
-/// Of device, node and character device in the virtual machine.
-fn vm_id(uuid: Uuid) -> String {
-    format!("ob-{}", serial(uuid))
-}
-
-fn text(path: impl AsRef<std::path::Path>) -> String {
-    path.as_ref().to_string_lossy().into_owned()
 }

@@ -10,14 +10,13 @@ use proto::volume::v1::source::Kind;
 use proto::volume::v1::{Limits, NbdSource};
 use qemu::Step;
 use qemu::commands::{
-    Address, Aio, BlockExportAdd, BlockdevAdd, Driver, Endpoint, Export, NbdServerStart, Node,
-    Object, ObjectAdd, QomSet,
+    Address, Aio, BlockdevAdd, Driver, Endpoint, Node, Object, ObjectAdd, QomSet,
 };
 use uuid::Uuid;
 
 use super::credentials::{self, Named};
-use super::serial::serial;
-use crate::card::{Error, Medium, Result, Shape, Volume};
+use super::exports::{exports, ids};
+use crate::card::{Error, Medium, Result, Volume};
 
 /// The node that exports take: in daemons of ours a throttle filter, in a back end's by its own convention.
 pub(crate) const TOP: &str = "top";
@@ -40,6 +39,8 @@ pub(crate) struct Places {
     pub(crate) aio: Aio,
     /// This machine's name in [`proto::volume::v1::EngineSource`].
     pub(crate) node: String,
+    /// Who may connect to sockets beside block devices.
+    pub(crate) vhost_gid: u32,
 }
 
 impl Places {
@@ -51,6 +52,11 @@ impl Places {
     /// The socket of a vhost-user export.
     pub(crate) fn socket(&self, uuid: Uuid) -> PathBuf {
         self.exports.join(format!("{uuid}.sock"))
+    }
+
+    /// The directory of the socket beside a block device.
+    pub(crate) fn vhost_directory(&self, uuid: Uuid) -> PathBuf {
+        self.exports.join(format!("{uuid}.vhost"))
     }
 }
 
@@ -72,11 +78,6 @@ fn own_daemon(uuid: Uuid) -> String {
 /// The volume of a daemon of ours.
 pub(crate) fn volume_of(daemon: &str) -> Option<Uuid> {
     daemon.strip_prefix("c-")?.parse().ok()
-}
-
-/// The id of the card's export of a volume.
-pub(crate) fn export_id(uuid: Uuid) -> String {
-    format!("card-{}", serial(uuid))
 }
 
 /// All of a daemon of ours. `dir` is the daemon's.
@@ -151,73 +152,16 @@ pub(crate) fn joined(
     places: &Places,
     dir: &Path,
 ) -> Result<Recipe> {
-    let id = export_id(volume.uuid);
+    let ours = ids(volume.uuid);
+    let is_ours = |id: &str| ours.iter().any(|ours| ours == id);
     let theirs = recipe
         .steps()
         .iter()
-        .filter(|step| step.execute != "block-export-add" || step.object() != Some(&id));
+        .filter(|step| step.execute != "block-export-add" || !step.object().is_some_and(is_ours));
     Ok(theirs
         .cloned()
         .chain(exports(volume, places, dir)?)
         .collect())
-}
-
-/// The commands that export [`TOP`] as wanted.
-pub(crate) fn exports(volume: &Volume, places: &Places, dir: &Path) -> Result<Vec<Step>> {
-    let Some(exposed) = &volume.exposed else {
-        return Ok(Vec::new());
-    };
-    let mut steps = Vec::new();
-    let kind = match &exposed.shape {
-        Shape::BlockDevice => Export::Fuse {
-            mountpoint: places.file(volume.uuid),
-            growable: None,
-            allow_other: None,
-        },
-        Shape::VhostUser(queues) => vhost_user(volume, places, *queues)?,
-        Shape::VirtioBlk(_) => vhost_user(volume, places, 0)?,
-        Shape::Nvme(_) => {
-            steps.push(step(&NbdServerStart {
-                addr: Address::Unix {
-                    path: dir.join("nbd.sock"),
-                },
-                tls_creds: None,
-                tls_authz: None,
-                max_connections: Some(0),
-            })?);
-            Export::Nbd {
-                name: Some(export_id(volume.uuid)),
-            }
-        }
-    };
-    steps.push(step(&BlockExportAdd {
-        id: export_id(volume.uuid),
-        node_name: TOP.into(),
-        kind,
-        writable: Some(!exposed.read_only && !volume.read_only),
-        // Who connects to the socket may take the disk for one that writes through, and never flush it (vm.rs asks for the
-        // contrary; other machines may not).
-        writethrough: matches!(exposed.shape, Shape::VhostUser(_)).then_some(true),
-        iothread: None,
-    })?);
-    Ok(steps)
-}
-
-fn vhost_user(volume: &Volume, places: &Places, queues: u32) -> Result<Export> {
-    let num_queues =
-        match queues {
-            0 => None,
-            queues => Some(u16::try_from(queues).map_err(|_| {
-                Error::Invalid("exposure.vhost_user_blk.queues: at most 65535".into())
-            })?),
-        };
-    Ok(Export::VhostUserBlk {
-        addr: Address::Unix {
-            path: places.socket(volume.uuid),
-        },
-        logical_block_size: None,
-        num_queues,
-    })
 }
 
 /// Makes the limits hold in a running daemon of ours.
@@ -381,6 +325,6 @@ fn absolute(field: &str, path: &str) -> Result<PathBuf> {
     }
 }
 
-fn step<C: qemu::Command>(command: &C) -> Result<Step> {
+pub(super) fn step<C: qemu::Command>(command: &C) -> Result<Step> {
     Ok(command.step()?)
 }

@@ -1,0 +1,206 @@
+//! The vhost-user-blk socket beside a volume's block device, and who may connect to it.
+//!
+//! It has a directory of its own, which alone is mounted into the pod of a virtual machine. The daemon makes the socket, anew whenever
+//! it is started, and then root alone may connect; [`open`] lets the group in, and nobody else. QEMU comes again until it may.
+
+use std::collections::HashSet;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::recipe::Places;
+use crate::card::{Error, Result};
+use uuid::Uuid;
+
+/// What fits into a socket's address, bytes (unix(7): 108 with the closing zero).
+const ADDRESS: usize = 107;
+/// Root's, and read by the group.
+const DIRECTORY: u32 = 0o750;
+/// connect(2) wants to write.
+const SOCKET: u32 = 0o660;
+/// A message of vhost-user: GET_FEATURES (1) in version 1 with nothing behind it.
+const QUESTION: [u8; 12] = [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+/// Header and 8 bytes.
+const ANSWER: usize = 20;
+/// A daemon answers at once.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// Where the socket of a volume is.
+///
+/// # Errors
+/// The path does not fit into a socket's address.
+pub(crate) fn path(places: &Places, uuid: Uuid) -> Result<PathBuf> {
+    let path = places.vhost_directory(uuid).join("disk.sock");
+    let length = path.as_os_str().len();
+    if length > ADDRESS {
+        return Err(Error::Precondition(format!(
+            "exposure.local_block_device.socket: {} has {length} bytes, and {ADDRESS} fit into a socket's address; give opi-bridge a \
+             shorter --exports-dir",
+            path.display()
+        )));
+    }
+    Ok(path)
+}
+
+/// The directory, before the daemon is told of the socket in it.
+pub(crate) async fn make(places: &Places, uuid: Uuid) -> Result<()> {
+    let (directory, group) = (places.vhost_directory(uuid), places.vhost_gid);
+    blocking("can't be made (see --exports-dir)", &directory, move |at| {
+        match std::fs::DirBuilder::new().mode(0o700).create(at) {
+            Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+        give(at, group, DIRECTORY)
+    })
+    .await
+}
+
+/// Lets the group connect to what the daemon made.
+pub(crate) async fn open(places: &Places, uuid: Uuid) -> Result<PathBuf> {
+    let (socket, group) = (path(places, uuid)?, places.vhost_gid);
+    let what = "can't be given to --vhost-gid; if its daemon has just ended, call again";
+    blocking(what, &socket, move |at| {
+        // Nobody but us was there before: a guest would be the one client that the daemon takes at a time.
+        if std::fs::symlink_metadata(at)?.mode() & 0o7777 != SOCKET {
+            greet(at)?;
+        }
+        give(at, group, SOCKET)
+    })
+    .await?;
+    Ok(socket)
+}
+
+/// Is the first client of a socket, and goes. QEMU 10 dies of a block_resize while a socket never had one: it tells the guest through
+/// what a first client sets up, and does not look whether that is there.
+fn greet(socket: &Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(GREETING))?;
+    stream.set_write_timeout(Some(GREETING))?;
+    stream.write_all(&QUESTION)?;
+    stream.read_exact(&mut [0; ANSWER])
+}
+
+/// Neither socket nor directory.
+pub(crate) async fn remove(places: &Places, uuid: Uuid) -> Result<()> {
+    let directory = places.vhost_directory(uuid);
+    blocking(
+        "can't be removed",
+        &directory,
+        |at| match std::fs::remove_dir_all(at) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
+    )
+    .await
+}
+
+/// Nobody but root writes where these are: what lies there is what was put there.
+fn give(path: &Path, group: u32, mode: u32) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(0), Some(group))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+async fn blocking(
+    what: &str,
+    path: &Path,
+    work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
+) -> Result<()> {
+    let path_there = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&path_there)).await;
+    let path = path.display();
+    match done {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(Error::Away(format!("{path}: {what} ({why})"))),
+        Err(why) => Err(Error::Internal(format!("{path}: {why}"))),
+    }
+}
+
+/// Whether somebody is connected to the listener at `path`. The kernel lists the daemon's end of a connection in the network namespace
+/// of whoever connected, which is a pod's.
+pub(crate) fn is_connected(path: &Path) -> bool {
+    let path = path.to_string_lossy();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut seen = HashSet::new();
+    processes
+        .filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().bytes().all(|b| b.is_ascii_digit())
+        })
+        .filter(|process| {
+            let space = std::fs::read_link(process.path().join("ns/net"));
+            space.is_ok_and(|space| seen.insert(space))
+        })
+        .any(|process| {
+            let table = std::fs::read_to_string(process.path().join("net/unix"));
+            lists(&table.unwrap_or_default(), &path)
+        })
+}
+
+/// Num RefCount Protocol Flags Type St Inode Path; St 03 is connected.
+fn lists(table: &str, path: &str) -> bool {
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        fields.nth(5) == Some("03") && fields.nth(1) == Some(path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(exports: &Path) -> Places {
+        Places {
+            exports: exports.to_owned(),
+            credentials: "/c".into(),
+            aio: qemu::commands::Aio::Threads,
+            node: "n".into(),
+            vhost_gid: 107,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_root_and_the_group_come_in_also_after_the_socket_was_made_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let (places, uuid) = (places(home.path()), Uuid::from_u128(7));
+        let about = |path: &Path| {
+            let about = std::fs::symlink_metadata(path).unwrap();
+            (about.mode() & 0o7777, about.uid(), about.gid())
+        };
+        make(&places, uuid).await.unwrap();
+        let socket = path(&places, uuid).unwrap();
+        assert!(open(&places, uuid).await.is_err(), "not there yet");
+        for _ in 0..2 {
+            let _ = std::fs::remove_file(&socket);
+            let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            assert!(!is_connected(&socket));
+            make(&places, uuid).await.unwrap();
+            let daemon = listener.try_clone().unwrap();
+            let daemon = std::thread::spawn(move || {
+                let (mut client, _) = daemon.accept().unwrap();
+                client.read_exact(&mut [0; QUESTION.len()]).unwrap();
+                client.write_all(&[0; ANSWER]).unwrap();
+            });
+            assert_eq!(open(&places, uuid).await.unwrap(), socket);
+            daemon.join().unwrap();
+            assert_eq!(open(&places, uuid).await.unwrap(), socket, "greeted once");
+            assert_eq!(about(&socket), (0o660, 0, 107));
+            assert_eq!(about(socket.parent().unwrap()), (0o750, 0, 107));
+            let _guest = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+            let _server = listener.accept().unwrap();
+            assert!(is_connected(&socket));
+        }
+        for _ in 0..2 {
+            remove(&places, uuid).await.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_too_long_is_refused() {
+        let long = format!("/{}", "x".repeat(60));
+        let error = path(&places(Path::new(&long)), Uuid::nil()).unwrap_err();
+        assert!(error.to_string().contains("--exports-dir"), "{error}");
+    }
+}
