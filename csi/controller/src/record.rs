@@ -40,6 +40,9 @@ pub(crate) struct Record {
     /// Of its VolumeAttributesClass when it was made.
     #[serde(default)]
     pub(crate) mutable: Parameters,
+    /// The claim that it was made for; only of a volume with a vhost-user-blk socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claim: Option<String>,
     /// Whether it may be formatted.
     pub(crate) fresh: Fresh,
 }
@@ -121,6 +124,7 @@ impl Records {
                     backend,
                     parameters: None,
                     mutable: Parameters::new(),
+                    claim: None,
                     fresh,
                 };
                 self.0.insert(&key, record)?;
@@ -267,6 +271,7 @@ mod tests {
             backend: "local".into(),
             parameters: None,
             mutable: Parameters::new(),
+            claim: None,
             fresh: Fresh::Untouched,
         };
         let records = Records::open(dir.path()).unwrap();

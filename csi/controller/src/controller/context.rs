@@ -9,10 +9,12 @@
 //! number changes when it is made again); else the PCI address as the host sees it |
 //! | `size` | bytes when it was published |
 //! | `fresh` | `true`: nothing was ever written to it, so a file system may be made; else `false` |
+//! | `vhost-user-socket` | directory of its vhost-user-blk socket as the host sees it; not there if it has none |
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use api::storage::publish_context as key;
+use api::storage::{VHOST_SOCKET, publish_context as key, vhost_directory};
 use framework::Volume;
 use proto::volume::v1::device::Address;
 use proto::volume::v1::{Device, ExposureKind};
@@ -79,7 +81,20 @@ pub(super) fn context(
         (key::SIZE, volume.size.to_string()),
         (key::FRESH, fresh.to_string()),
     ];
-    Ok(pairs.map(|(key, value)| (key.to_owned(), value)).into())
+    let mut context: BTreeMap<_, _> = pairs.map(|(key, value)| (key.to_owned(), value)).into();
+    if !device.vhost_user_socket.is_empty() {
+        let directory = vhost_directory(uuid);
+        if !Path::new(&device.vhost_user_socket).ends_with(Path::new(&directory).join(VHOST_SOCKET))
+        {
+            return Err(strange(format!(
+                "a socket at {:?}",
+                device.vhost_user_socket
+            )));
+        }
+        let directory = node.exports.join(directory).display().to_string();
+        context.insert(key::VHOST_USER_SOCKET.to_owned(), directory);
+    }
+    Ok(context)
 }
 
 #[cfg(test)]
@@ -142,7 +157,20 @@ mod tests {
             (context["kind"].as_str(), &context["address"]),
             ("loop", &format!("/exports/{UUID}"))
         );
+        let beside = |at: &str| {
+            let at = at.to_owned();
+            of(|d| {
+                disk(d);
+                d.vhost_user_socket = at;
+            })
+        };
+        let socket = format!("/card/{UUID}.vhost/disk.sock");
+        assert_eq!(
+            beside(&socket).unwrap()["vhost-user-socket"],
+            format!("/exports/{UUID}.vhost")
+        );
         for error in [
+            beside("/card/other.vhost/disk.sock").unwrap_err(),
             of(|d| d.uuid.clear()).unwrap_err(),
             of(|d| d.serial = "OTHER".into()).unwrap_err(),
             of(|d| d.address = Some(Address::Path("/dev/x".into()))).unwrap_err(),

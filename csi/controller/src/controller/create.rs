@@ -11,7 +11,7 @@ use crate::driver::Driver;
 use crate::record::{Fresh, Record};
 use crate::request::capability::Usage;
 use crate::request::parameters::{Class, Parameters, own};
-use crate::request::{capacity, id, invalid, map, source, topology};
+use crate::request::{capacity, id, invalid, map, source, topology, vhost};
 use crate::status::{self, Answer};
 
 /// Makes a volume, or answers the one of that name if it is what is asked for.
@@ -25,6 +25,7 @@ pub(super) async fn create(
     let usages = Usage::all("volume_capabilities", &request.volume_capabilities)?;
     map("secrets", &request.secrets)?;
     let class = Class::new(&request.parameters, &request.mutable_parameters)?;
+    let claim = vhost::of_claim(&class.context, &request.parameters, &usages)?;
     let source = source::source(request.volume_content_source.as_ref())?;
     let requirement = request.accessibility_requirements.as_ref();
     topology::check(requirement)?;
@@ -58,6 +59,7 @@ pub(super) async fn create(
         backend: served.backend.name().to_owned(),
         parameters: Some(own(&request.parameters)),
         mutable: own(&request.mutable_parameters),
+        claim,
         fresh: if source == Source::Blank {
             Fresh::Untouched
         } else {

@@ -6,6 +6,7 @@ use framework::{Access, Error, Target};
 use proto::csi::v1::{ControllerPublishVolumeRequest, ControllerPublishVolumeResponse};
 use proto::deadline::Deadline;
 use proto::node::v1::{AttachRequest, AttachResponse};
+use proto::volume::v1::{ExposureKind, VhostUserBlk};
 use tonic::{Code, Status};
 
 use super::context::{ACCEPTABLE, context};
@@ -14,7 +15,7 @@ use crate::driver::{Driver, Found};
 use crate::nodes::Node;
 use crate::places::Place;
 use crate::request::capability::Usage;
-use crate::request::{map, missing, node_id, parameters, volume_id};
+use crate::request::{map, missing, node_id, parameters, vhost, volume_id};
 use crate::status::{self, Answer};
 
 const OP: &str = "ControllerPublishVolume";
@@ -35,6 +36,7 @@ pub(super) async fn publish(
     map("secrets", &request.secrets)?;
     map("volume_context", &request.volume_context)?;
     let reconnect = parameters::reconnect(&request.volume_context)?;
+    let socket = vhost::wanted(&request.volume_context, &usage)?;
     let (_, known) = driver
         .locate(id)
         .ok_or_else(|| crate::request::source::unknown("volume_id", id))?;
@@ -70,7 +72,7 @@ pub(super) async fn publish(
     fail::fail_point!("publish::exported");
     let made = Instant::now();
     let attached = attach(
-        driver, &found, &node, &target, access, new, reconnect, deadline,
+        driver, &found, &node, &target, access, new, reconnect, socket, deadline,
     )
     .await;
     if let Err(why) = &attached
@@ -184,6 +186,7 @@ async fn attach(
     access: Access,
     new: bool,
     reconnect: u32,
+    socket: Option<VhostUserBlk>,
     deadline: Deadline,
 ) -> Answer<AttachResponse> {
     let uuid = found.uuid();
@@ -194,9 +197,13 @@ async fn attach(
         read_only: access == Access::ReadOnly,
         size_bytes: found.volume.size,
         serial: framework::identity::serial(found.volume.id.uuid()),
-        acceptable: ACCEPTABLE.map(Into::into).to_vec(),
+        acceptable: match socket {
+            None => ACCEPTABLE.map(Into::into).to_vec(),
+            Some(_) => vec![ExposureKind::LocalBlockDevice.into()],
+        },
         // The backend has them: they hold for all hosts of the volume together.
         limits: None,
+        socket,
     };
     let mut attached = driver.dpus.attach(node, request.clone(), deadline).await;
     if new
@@ -210,5 +217,19 @@ async fn attach(
         detached.map_err(|why| status::of_node(&node.id, &why))?;
         attached = driver.dpus.attach(node, request, deadline).await;
     }
-    attached.map_err(|why| status::of_node(&node.id, &why))
+    let attached = attached.map_err(|why| status::of_node(&node.id, &why))?;
+    let device = attached.device.as_ref();
+    if socket.is_some() && device.is_some_and(|device| device.vhost_user_socket.is_empty()) {
+        // An older release does not know the field.
+        if new {
+            let detached = driver.dpus.detach(node, &uuid, true, deadline).await;
+            detached.map_err(|why| status::of_node(&node.id, &why))?;
+        }
+        return Err(Status::failed_precondition(format!(
+            "node {}: its card made a block device without a vhost-user-blk socket beside it; update csi-node-dpu, volume-attacher and \
+             opi-bridge there, or use a StorageClass without vhostUserBlk",
+            node.id
+        )));
+    }
+    Ok(attached)
 }

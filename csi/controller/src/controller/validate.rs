@@ -7,7 +7,7 @@ use proto::deadline::Deadline;
 use crate::driver::Driver;
 use crate::request::capability::Usage;
 use crate::request::parameters::Class;
-use crate::request::{map, volume_id};
+use crate::request::{map, vhost, volume_id};
 use crate::status::Answer;
 
 /// Whether the volume can be used so. No: OK, with why.
@@ -37,6 +37,9 @@ pub(super) async fn validate(
     for (n, usage) in usages.iter().enumerate() {
         if let Err(why) = usage.supported(found.capabilities()) {
             return Ok(refused(format!("volume_capabilities[{n}]: {why}")));
+        }
+        if let Err(why) = vhost::wanted(&request.volume_context, usage) {
+            return Ok(refused(why.message().to_owned()));
         }
     }
     let confirmed = Confirmed {

@@ -1,5 +1,6 @@
 //! A volume as CSI has it; ControllerGetVolume.
 
+use api::storage::volume_context::CLAIM;
 use framework::{Source, Volume};
 use proto::csi::v1::controller_get_volume_response::VolumeStatus;
 use proto::csi::v1::volume_content_source::{self, SnapshotSource, VolumeSource};
@@ -33,11 +34,13 @@ pub(super) async fn get(
 /// The volume as CSI has it.
 pub(super) fn message(driver: &Driver, served: &Served, volume: &Volume) -> proto::csi::v1::Volume {
     let record = driver.records.get(&volume.name);
-    let parameters = record
-        .and_then(|record| record.parameters)
+    let (parameters, claim) = record
+        .map(|record| (record.parameters, record.claim))
         .unwrap_or_default();
     // They were accepted once; what an older version accepted and this one does not, has no effect.
-    let context = Class::new(&parameters, &Parameters::new()).map(|class| class.context);
+    let class = Class::new(&parameters.unwrap_or_default(), &Parameters::new());
+    let mut context = class.map(|class| class.context).unwrap_or_default();
+    context.extend(claim.map(|claim| (CLAIM.to_owned(), claim)));
     let content = match &volume.source {
         Source::Blank => None,
         Source::Snapshot(id) => {
@@ -56,7 +59,7 @@ pub(super) fn message(driver: &Driver, served: &Served, volume: &Volume) -> prot
     proto::csi::v1::Volume {
         capacity_bytes: signed(volume.size),
         volume_id: String::from(volume.id.clone()),
-        volume_context: context.unwrap_or_default(),
+        volume_context: context,
         content_source: content.map(|one| VolumeContentSource { r#type: Some(one) }),
         accessible_topology: topology::accessible(&served.topology),
     }

@@ -6,6 +6,7 @@ pub(crate) mod capacity;
 pub(crate) mod parameters;
 pub(crate) mod source;
 pub(crate) mod topology;
+pub(crate) mod vhost;
 
 use std::collections::BTreeMap;
 

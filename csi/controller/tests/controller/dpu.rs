@@ -37,6 +37,10 @@ struct Card {
     refusal: Mutex<Option<Code>>,
     /// Detach without force: the host still uses it.
     in_use: Mutex<bool>,
+    /// An older release, which knows nothing of sockets.
+    old: Mutex<bool>,
+    /// The sockets' queues of every Attach.
+    queues: Mutex<Vec<Option<u32>>>,
     /// How long an Attach takes at least.
     slow: Mutex<Option<Duration>>,
     calls: Mutex<Vec<&'static str>>,
@@ -149,6 +153,15 @@ impl Dpu {
         *self.card.slow.lock().unwrap() = time;
     }
 
+    pub(crate) fn old(&self, yes: bool) {
+        *self.card.old.lock().unwrap() = yes;
+    }
+
+    /// The queues of the sockets that were asked for since the last time.
+    pub(crate) fn queues(&self) -> Vec<Option<u32>> {
+        std::mem::take(&mut *self.card.queues.lock().unwrap())
+    }
+
     pub(crate) fn in_use(&self, yes: bool) {
         *self.card.in_use.lock().unwrap() = yes;
     }
@@ -216,6 +229,12 @@ impl Service {
             size_bytes: size,
             block_size: 512,
             read_only: request.read_only,
+            vhost_user_socket: match request.socket {
+                Some(_) if !*self.card.old.lock().unwrap() => {
+                    format!("{}/{uuid}.vhost/disk.sock", self.exports.display())
+                }
+                _ => String::new(),
+            },
             ..Device::default()
         };
         Ok(Attached {
@@ -266,6 +285,8 @@ impl HostVolumes for Service {
         }
         let request = request.into_inner();
         let uuid = self.check("Attach", request.id.clone())?;
+        let queues = request.socket.map(|socket| socket.queues);
+        self.card.queues.lock().unwrap().push(queues);
         let refusal = *self.card.refusal.lock().unwrap();
         if let Some(code) = refusal {
             return Err(Status::with_details(

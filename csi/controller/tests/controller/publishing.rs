@@ -7,7 +7,7 @@ use proto::csi::v1::*;
 use tonic::Code;
 
 use crate::dpu::{Dpu, Pems};
-use crate::world::{MIB, World, capability, publication, run};
+use crate::world::{MIB, World, capability, publication, run, volume};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     (
@@ -21,6 +21,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     (
         "one_host_at_a_time_unless_raw_and_shared",
         one_host_at_a_time_unless_raw_and_shared,
+    ),
+    (
+        "a_volume_has_a_socket_where_its_class_says_so",
+        a_volume_has_a_socket_where_its_class_says_so,
     ),
     ("a_node_has_limits", a_node_has_limits),
     (
@@ -250,6 +254,101 @@ fn one_host_at_a_time_unless_raw_and_shared() {
         );
         world.unpublish(&id, "").await.unwrap();
         world.delete(&id).await.unwrap();
+        assert_eq!(world.leaks().await, [""; 0]);
+    });
+}
+
+fn a_volume_has_a_socket_where_its_class_says_so() {
+    run(async {
+        let world = World::new().await;
+        let block = capability(true, Mode::SingleNodeWriter);
+        let mut asked = volume("a", 4);
+        asked.volume_capabilities = vec![block.clone()];
+        let parameter = |request: &mut CreateVolumeRequest, key: &str, value: &str| {
+            request.parameters.insert(key.into(), value.into());
+        };
+        parameter(&mut asked, "vhostUserBlk", "true");
+        parameter(&mut asked, "vhostUserBlkQueues", "2");
+        let create = async |request: &CreateVolumeRequest| {
+            let answer = world.controller().create_volume(request.clone()).await?;
+            Ok::<_, tonic::Status>(answer.into_inner().volume.unwrap())
+        };
+        let refused = async |request: &CreateVolumeRequest, says: &str| {
+            let error = create(request).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            assert!(error.message().contains(says), "{error}");
+        };
+        refused(&asked, "--extra-create-metadata").await;
+        parameter(&mut asked, "csi.storage.k8s.io/pvc/name", "data");
+        let mut mounted = asked.clone();
+        mounted.volume_capabilities = vec![capability(false, Mode::SingleNodeWriter)];
+        refused(&mounted, "volumeMode: Block").await;
+        let made = create(&asked).await.unwrap();
+        assert_eq!(create(&asked).await.unwrap(), made, "repeated");
+        let context: Vec<_> = made
+            .volume_context
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        assert_eq!(
+            context,
+            ["claim=data", "vhostUserBlk=true", "vhostUserBlkQueues=2"]
+        );
+
+        let mut publish = publication(&made.volume_id, "node-1");
+        publish.volume_context = made.volume_context.clone();
+        let refused = async |request: &ControllerPublishVolumeRequest, code, says: &str| {
+            let error = world
+                .controller()
+                .controller_publish_volume(request.clone())
+                .await;
+            let error = error.unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.message().contains(says), "{error}");
+        };
+        refused(&publish, Code::InvalidArgument, "volumeMode: Block").await;
+        publish.volume_capability = Some(block);
+        let mut unnamed = publish.clone();
+        unnamed.volume_context.remove("claim");
+        refused(&unnamed, Code::InvalidArgument, "csi.volumeAttributes").await;
+        // A release that ignores the wish: nothing is left of the attempt.
+        world.dpus[0].old(true);
+        refused(&publish, Code::FailedPrecondition, "update csi-node-dpu").await;
+        assert_eq!(world.published(&made.volume_id).await, [""; 0]);
+        assert!(world.dpus[0].attached().await.is_empty());
+        world.dpus[0].old(false);
+        assert_eq!(world.dpus[0].queues(), [Some(2)]);
+        for _ in 0..2 {
+            let answer = world
+                .controller()
+                .controller_publish_volume(publish.clone())
+                .await;
+            let context = answer.unwrap().into_inner().publish_context;
+            let directory = format!("{}.vhost", context["uuid"]);
+            let directory = world
+                .path("exports/node-1")
+                .join(directory)
+                .display()
+                .to_string();
+            assert_eq!(
+                (&*context["kind"], &context["vhost-user-socket"]),
+                ("loop", &directory)
+            );
+        }
+        world.unpublish(&made.volume_id, "node-1").await.unwrap();
+        // Without the wish nothing is said of a socket.
+        publish.volume_context.clear();
+        let answer = world.controller().controller_publish_volume(publish).await;
+        assert!(
+            !answer
+                .unwrap()
+                .into_inner()
+                .publish_context
+                .contains_key("vhost-user-socket")
+        );
+        assert_eq!(world.dpus[0].queues(), [Some(2), Some(2), None]);
+        world.unpublish(&made.volume_id, "node-1").await.unwrap();
+        world.delete(&made.volume_id).await.unwrap();
         assert_eq!(world.leaks().await, [""; 0]);
     });
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use api::storage::volume_context::{VHOST_USER_BLK as VHOST, VHOST_USER_BLK_QUEUES as QUEUES};
 use framework::Qos;
 use tonic::Status;
 
-use super::{invalid, map};
+use super::{invalid, map, vhost};
 use crate::status::Answer;
 
 /// As requests carry them.
@@ -27,6 +28,8 @@ const METADATA: [&str; 10] = [
     "volumegroupsnapshotcontent/name",
     "fstype",
 ];
+/// The claim's name, as external-provisioner adds it: it counts where the volume has a socket.
+pub(crate) const CLAIM: &str = "csi.storage.k8s.io/pvc/name";
 /// What QEMU's throttling takes, and 0 for no limit.
 const LIMIT: &str = "0 (no limit) to 1000000000000000";
 const MOST: u64 = 1_000_000_000_000_000;
@@ -71,7 +74,7 @@ const RECONNECT: &str = "reconnectDelaySeconds";
 const MKFS: &str = "mkfsOptions";
 
 /// All parameters. `PARAMETERS.md` is made of this table.
-pub(crate) const TABLE: [Key; 10] = [
+pub(crate) const TABLE: [Key; 12] = [
     key(
         "backend",
         "the name of a configured backend",
@@ -95,6 +98,19 @@ pub(crate) const TABLE: [Key; 10] = [
         "0 (the card's default) to 86400",
         "0",
         "How long requests wait for a lost connection to the target before they fail.",
+    ),
+    key(
+        VHOST,
+        "true or false",
+        "false",
+        "Beside its block device a raw volume has a vhost-user-blk socket in the pod of a virtual machine, for the disk in its place. Rules \
+         out live migration, hot-plug and QEMU's own snapshots; VolumeSnapshots work.",
+    ),
+    key(
+        QUEUES,
+        "1 to 64",
+        "1",
+        "Request queues of that socket. Only with `vhostUserBlk`.",
     ),
     limit(
         "iops",
@@ -199,6 +215,15 @@ impl Class {
                     seconds(value).ok_or_else(wrong)?;
                     class.context.insert(RECONNECT.to_owned(), value.to_owned());
                 }
+                VHOST => match value {
+                    "true" => drop(class.context.insert(VHOST.to_owned(), value.to_owned())),
+                    "false" => {}
+                    _ => return Err(wrong()),
+                },
+                QUEUES => {
+                    vhost::queues(value).ok_or_else(wrong)?;
+                    class.context.insert(QUEUES.to_owned(), value.to_owned());
+                }
                 MKFS => {
                     if value.chars().any(char::is_control) {
                         return Err(wrong());
@@ -207,6 +232,11 @@ impl Class {
                 }
                 _ => class.limits.add(field, key, value)?,
             }
+        }
+        if class.context.contains_key(QUEUES) && !class.context.contains_key(VHOST) {
+            return Err(invalid(format!(
+                "{field}.{QUEUES} is of a socket that the volume has not got; allowed: with {VHOST} = \"true\" alone"
+            )));
         }
         class.limits.0.extend(Limits::new(mutable)?.0);
         class.limits.apply(Qos::default())?;
@@ -339,7 +369,7 @@ pub(crate) fn document() -> String {
     let _ = writeln!(
         text,
         "\nKeys with the prefix `{RESERVED}` belong to the sidecars. Those that reach the driver as metadata\n\
-         ({}) are accepted and change nothing; any other one is an error.",
+         ({}) are accepted and change nothing, but that a volume with `{VHOST}` remembers its claim; any other one is an error.",
         METADATA.map(|key| format!("`{key}`")).join(", ")
     );
     text

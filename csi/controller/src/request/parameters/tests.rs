@@ -76,6 +76,11 @@ fn mutable_parameters_win_and_zero_is_no_limit() {
 #[case("reconnectDelaySeconds", "-1")]
 #[case("reconnectDelaySeconds", "86401")]
 #[case("mkfsOptions", "a\nb")]
+#[case("vhostUserBlk", "yes")]
+#[case("vhostUserBlk", "")]
+#[case("vhostUserBlkQueues", "0")]
+#[case("vhostUserBlkQueues", "65")]
+#[case("vhostUserBlkQueues", "")]
 #[case("iops", "1k")]
 #[case("iops", "+1")]
 #[case("iops", "")]
@@ -88,6 +93,24 @@ fn a_bad_value_is_named_with_what_is_allowed(#[case] key: &str, #[case] value: &
         error.message().contains(key) && error.message().contains(entry.allowed),
         "{error}"
     );
+}
+
+#[test]
+fn a_socket_is_asked_for_and_its_queues_only_with_it() {
+    let class = |pairs: &[(&str, &str)]| Class::new(&of(pairs), &of(&[]));
+    let asks = of(&[("vhostUserBlk", "true"), ("vhostUserBlkQueues", "4")]);
+    assert_eq!(Class::new(&asks, &of(&[])).unwrap().context, asks);
+    assert_eq!(
+        class(&[("vhostUserBlk", "false")]).unwrap().context,
+        of(&[])
+    );
+    for alone in [
+        class(&[("vhostUserBlkQueues", "4")]),
+        class(&[("vhostUserBlkQueues", "4"), ("vhostUserBlk", "false")]),
+    ] {
+        let error = alone.unwrap_err();
+        assert!(error.message().contains("with vhostUserBlk"), "{error}");
+    }
 }
 
 #[rstest]
