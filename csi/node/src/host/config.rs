@@ -43,6 +43,9 @@ pub(crate) struct Run {
     /// Where this node's card puts a file for each volume that it exposes as a local block device, as the card sees it.
     #[arg(long, default_value = api::storage::EXPORTS_DIR, value_parser = absolute, env = "OUTBOARD_EXPORTS_DIR")]
     pub(crate) exports_dir: PathBuf,
+    /// Kubelet's root directory: the vhost-user-blk sockets of a virtual machine's volumes are shown in a volume of its pod, below it.
+    #[arg(long, default_value = "/var/lib/kubelet", value_parser = absolute, env = "OUTBOARD_KUBELET_ROOT")]
+    pub(crate) kubelet_root: PathBuf,
     /// A directory for notes about formatting that is under way. Nothing in it outlives a reboot, or has to.
     #[arg(long, default_value = "/run/outboard/csi-node-host", value_parser = absolute, env = "OUTBOARD_RUN_DIR")]
     pub(crate) run_dir: PathBuf,

@@ -5,7 +5,7 @@
 //! disk itself says otherwise.
 //!
 //! [`service`] (what is asked; one call at a time per volume) → [`request`] (checked) → [`stage`], [`publish`], [`unpublish`],
-//! [`unstage`], [`stats`], [`health`], [`expand`] (what is done) over [`device`] (disks), [`filesystem`] (what is on them) and [`mounts`] (the
+//! [`unstage`], [`socket`], [`stats`], [`health`], [`expand`] (what is done) over [`device`] (disks), [`filesystem`] (what is on them) and [`mounts`] (the
 //! kernel's table, and the few calls that change it).
 //!
 //! **fsGroup** is left to kubelet (`fsGroupPolicy: File`, no VOLUME_MOUNT_GROUP): ext4 and xfs have no mount option for a group, so a
@@ -29,6 +29,7 @@ mod repair;
 mod request;
 mod run;
 mod service;
+mod socket;
 mod stage;
 mod stages;
 mod stats;
@@ -41,7 +42,7 @@ use config::{Command, Config};
 
 /// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
 /// (`OUTBOARD_KILL_AT`, the name of one step).
-pub const FAILPOINTS: [&str; 14] = [
+pub const FAILPOINTS: [&str; 18] = [
     "stage::begun",
     "stage::ticketed",
     "stage::formatted",
@@ -56,6 +57,10 @@ pub const FAILPOINTS: [&str; 14] = [
     "unstage::begun",
     "unstage::unmounted",
     "expand::begun",
+    "socket::begun",
+    "socket::made",
+    "socket::bound",
+    "socket::unmounted",
 ];
 
 /// The program: flags, then the service until it is told to end.

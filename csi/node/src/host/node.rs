@@ -28,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) max_volumes: i64,
     /// Where its card puts the files of loop devices.
     pub(crate) exports: PathBuf,
+    /// Kubelet's root directory: the volumes of pods are below it.
+    pub(crate) kubelet_root: PathBuf,
     /// A directory for mounts that exist for a moment.
     pub(crate) on_the_way: PathBuf,
     /// The kernel's disks.

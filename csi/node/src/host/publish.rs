@@ -15,6 +15,7 @@ use super::mounts::{self, Place, Table};
 use super::node::{Node, listed, staged_disk};
 use super::repair;
 use super::request::{self, Access};
+use super::socket;
 use super::stage::{self, Stage};
 use super::stages::measure;
 
@@ -27,12 +28,15 @@ pub(crate) struct Publish {
     target: PathBuf,
     /// For reading alone.
     read_only: bool,
+    /// The socket that is to be shown beside it.
+    socket: Option<socket::Wish>,
 }
 
 impl Publish {
     /// Checks a request.
     pub(crate) fn new(node: &Node, request: NodePublishVolumeRequest) -> Result<Self, Error> {
         let target = request::path("target_path", &request.target_path);
+        let asked = request.clone();
         let staged = NodeStageVolumeRequest {
             volume_id: request.volume_id,
             publish_context: request.publish_context,
@@ -58,10 +62,15 @@ impl Publish {
             ));
         }
         let read_only = request.readonly || stage.usage.reads_only();
+        let socket = match stage.usage.access {
+            Access::Block => socket::Wish::new(&asked, &stage.published, &node.exports)?,
+            Access::Filesystem { .. } => None,
+        };
         Ok(Self {
             stage,
             target,
             read_only,
+            socket,
         })
     }
 }
@@ -72,6 +81,14 @@ pub(crate) async fn publish(
     publish: &Publish,
     deadline: Deadline,
 ) -> Result<(), Error> {
+    show_volume(node, publish, deadline).await?;
+    match &publish.socket {
+        Some(wish) => measure("socket", socket::publish(node, wish, deadline)).await,
+        None => Ok(()),
+    }
+}
+
+async fn show_volume(node: &Node, publish: &Publish, deadline: Deadline) -> Result<(), Error> {
     fail_point!("publish::begun");
     let staging = request::resolve(&publish.stage.staging);
     let target = request::resolve(&publish.target);

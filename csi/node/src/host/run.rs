@@ -50,6 +50,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
         name: args.node_name,
         max_volumes: args.max_volumes,
         exports: args.exports_dir,
+        kubelet_root: args.kubelet_root,
         on_the_way,
         sysfs,
         agent: Agent::new(args.dpu_socket),

@@ -10,10 +10,13 @@ use super::error::Error;
 use super::mounts::{self, Place, Table};
 use super::node::Node;
 use super::request::{self, Volume};
+use super::socket;
 
 /// NodeUnpublishVolume. The volume is locked by the caller.
 pub(crate) async fn unpublish(node: &Node, volume: &Volume, target: &Path) -> Result<(), Error> {
     fail_point!("unpublish::begun");
+    // First: kubelet does not call again for a path that is gone.
+    socket::unpublish(node, volume, Some(target)).await?;
     let target = request::resolve(target);
     // Several, if a path was published over a dead mount.
     while let Some(place) = Place::at(&Table::read()?, &target) {

@@ -14,6 +14,7 @@ use super::error::Error;
 use super::mounts::{self, Place, Table};
 use super::node::{Node, listed, staged_disk};
 use super::request::{self, Volume};
+use super::socket;
 use super::unpublish::{remove, take_off};
 
 /// The kernel may let go of a disk a moment after the unmount, and tells nobody.
@@ -41,6 +42,7 @@ pub(crate) async fn unstage(
             take_off(node, volume, &place).await?;
         }
     }
+    socket::unpublish(node, volume, None).await?;
     fail_point!("unstage::unmounted");
     // An earlier call may have been cut off just here: no mount tells which disk it was, the disk itself does.
     if let Some(uuid) = volume.uuid {

@@ -71,12 +71,17 @@ async fn killed_everywhere(capability: Option<VolumeCapability>, read_only: bool
     }
 }
 
+/// Those have a test of their own; the last one is passed by every volume.
+fn of_sockets(point: &str) -> bool {
+    ["socket::begun", "socket::made", "socket::bound"].contains(&point)
+}
+
 #[tokio::test]
 async fn a_file_system_converges_after_a_kill_at_any_step() {
     let capability = files("ext4", Mode::SingleNodeSingleWriter, &[]);
     let mut points = FAILPOINTS.to_vec();
     // Only a mount for reading alone has two halves.
-    points.retain(|point| *point != "publish::halfway");
+    points.retain(|point| *point != "publish::halfway" && !of_sockets(point));
     killed_everywhere(capability.clone(), false, &points).await;
     let points = ["publish::made", "publish::halfway", "publish::bound"];
     killed_everywhere(capability, true, &points).await;
@@ -88,6 +93,7 @@ async fn a_raw_disk_converges_after_a_kill_at_any_step() {
         .into_iter()
         .filter(|point| !point.ends_with("ticketed"))
         .filter(|point| !["stage::formatted", "publish::halfway"].contains(point))
+        .filter(|point| !of_sockets(point))
         .collect();
     killed_everywhere(block(Mode::SingleNodeWriter), false, &points).await;
 }

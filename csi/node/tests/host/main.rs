@@ -11,4 +11,5 @@ mod kill;
 mod kubelet;
 mod lifecycle;
 mod request;
+mod socket;
 mod world;

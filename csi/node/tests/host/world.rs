@@ -121,6 +121,8 @@ impl World {
             .arg(home.join("exports"))
             .arg("--run-dir")
             .arg(home.join("run"))
+            .arg("--kubelet-root")
+            .arg(home.join("kubelet"))
             .args(flags)
             .stderr(Stdio::piped());
         if let Some(step) = kill_at {

@@ -12,6 +12,8 @@ use super::super::filesystem::Kind;
 use super::Flags;
 
 const NONE: Option<&str> = None;
+/// mount(2), MS_NOSYMFOLLOW, Linux 5.10.
+const NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(1 << 8);
 
 /// How a file system is mounted.
 #[derive(Debug, Clone)]
@@ -83,14 +85,28 @@ pub(crate) fn bind(source: &Path, target: &Path) -> Result<(), Error> {
 
 /// The same, for reading alone from its first moment on: at `on_the_way`, which is left free again, it is made read-only first.
 pub(crate) fn bind_read_only(source: &Path, target: &Path, on_the_way: &Path) -> Result<(), Error> {
+    bind_with(source, target, on_the_way, MsFlags::MS_RDONLY)
+}
+
+/// The same for a directory in which there are sockets alone, and where nobody is led elsewhere by a link.
+pub(crate) fn bind_guarded(source: &Path, target: &Path, on_the_way: &Path) -> Result<(), Error> {
+    let flags = MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC
+        | NOSYMFOLLOW;
+    bind_with(source, target, on_the_way, flags)
+}
+
+fn bind_with(source: &Path, target: &Path, on_the_way: &Path, flags: MsFlags) -> Result<(), Error> {
     detach(on_the_way)?;
     bind(source, on_the_way)?;
-    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    let bound = mount(NONE, on_the_way, NONE, read_only, NONE)
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | flags;
+    let bound = mount(NONE, on_the_way, NONE, flags, NONE)
         .map_err(|errno| failed("make read-only", source, on_the_way, errno))
         .and_then(|()| {
             fail_point!("publish::halfway");
-            // A bind of a read-only mount is born read-only.
+            // A bind of a read-only mount is born read-only. Flags that are set later would not reach the copies in other namespaces.
             bind(on_the_way, target)
         });
     detach(on_the_way)?;
@@ -125,6 +141,11 @@ pub(crate) fn detach(point: &Path) -> Result<(), Error> {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(errno) => Err(cant_unmount(point, errno)),
     }
+}
+
+/// The same for a mount that is open: `itself` leads to it through /proc. `point` is where it was.
+pub(crate) fn detach_opened(itself: &Path, point: &Path) -> Result<(), Error> {
+    umount2(itself, MntFlags::MNT_DETACH).map_err(|errno| cant_unmount(point, errno))
 }
 
 fn cant_unmount(point: &Path, errno: Errno) -> Error {

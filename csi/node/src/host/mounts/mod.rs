@@ -6,7 +6,9 @@ mod flags;
 mod place;
 mod table;
 
-pub(crate) use call::{Mounting, bind, bind_read_only, detach, filesystem, unmount};
+pub(crate) use call::{
+    Mounting, bind, bind_guarded, bind_read_only, detach, detach_opened, filesystem, unmount,
+};
 pub(crate) use elsewhere::elsewhere;
 pub(crate) use flags::Flags;
 pub(crate) use place::Place;

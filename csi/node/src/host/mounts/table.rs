@@ -10,6 +10,8 @@ use super::super::error::Error;
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
+    /// Its number in this boot, as open files tell theirs.
+    pub(crate) id: u64,
     /// The device under it; major 0 for what has none.
     pub(crate) device: Numbers,
     /// Which part of that file system is mounted.
@@ -82,7 +84,8 @@ impl Table {
 fn line(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|b| *b == b' ');
     let mut word = || words.next();
-    let (_id, _parent) = (word()?, word()?);
+    let id = text(word()?)?.parse().ok()?;
+    let _parent = word()?;
     let device = Numbers::parse(text(word()?)?)?;
     let root = path(word()?);
     let point = path(word()?);
@@ -101,6 +104,7 @@ fn line(line: &[u8]) -> Option<Mount> {
     let kind = text(word()?)?.to_owned();
     let _source = word()?;
     Some(Mount {
+        id,
         device,
         root,
         point,
@@ -163,7 +167,7 @@ not a line\n\
         assert_eq!(table.iter().count(), 3);
         let first = table.iter().next().unwrap();
         assert_eq!(first.point, PathBuf::from("/a b"));
-        assert_eq!(first.device.to_string(), "7:3");
+        assert_eq!((first.id, first.device.to_string()), (36, "7:3".to_owned()));
         assert_eq!(first.peers, [12, 3]);
         assert!(first.has("noatime") && !first.read_only() && !first.gave_up());
         let top = table.top(Path::new("/a b")).unwrap();
