@@ -101,6 +101,7 @@ impl Program {
                 flag("node-name", name.to_owned());
                 flag("endpoint", text(host.csi_socket()));
                 flag("exports-dir", text(host.exports()));
+                flag("kubelet-root", text(host.kubelet()));
                 flag("run-dir", text(host.run()));
                 flag("dpu-socket", text(host.dpu_host_socket()));
                 flag("max-volumes", limit.to_string());

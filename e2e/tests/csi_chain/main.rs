@@ -12,4 +12,5 @@ mod life;
 mod repair;
 mod sanity;
 mod shared;
+mod socket;
 mod world;

@@ -59,6 +59,20 @@ impl Calls {
         self.create_from(name, bytes, &[], None, usage).await
     }
 
+    /// CreateVolume, blank, with parameters and for that usage.
+    ///
+    /// # Errors
+    /// The answer.
+    pub async fn create_with(
+        &self,
+        name: &str,
+        bytes: u64,
+        parameters: &[(&str, &str)],
+        usage: Usage,
+    ) -> Result<Volume, Status> {
+        self.create_from(name, bytes, parameters, None, usage).await
+    }
+
     /// CreateVolume from a snapshot.
     ///
     /// # Errors

@@ -18,14 +18,14 @@ impl Calls {
         self.nodes[host].kubelet.join("staging").join(volume.uuid())
     }
 
-    /// Where a pod of the host has it.
+    /// Where a pod of the host has it. A raw one is where kubelet has them: the last part is the pod's.
     #[must_use]
     pub fn target(&self, volume: &Volume, host: usize, pod: &str) -> PathBuf {
-        self.nodes[host]
-            .kubelet
-            .join("pods")
-            .join(pod)
-            .join(volume.uuid())
+        let kubelet = &self.nodes[host].kubelet;
+        match volume.usage.file_system {
+            Some(_) => kubelet.join("pods").join(pod).join(volume.uuid()),
+            None => kubelet.join("publish").join(volume.uuid()).join(pod),
+        }
     }
 
     /// How this process reaches what the host has at an absolute path.
