@@ -1,7 +1,7 @@
 //! The vhost-user-blk socket beside a volume's block device, and who may connect to it.
 //!
 //! It has a directory of its own, which alone is mounted into the pod of a virtual machine. The daemon makes the socket, anew whenever
-//! it is started, and then root alone may connect; [`open`] lets the group in, and nobody else. QEMU comes again until it may.
+//! it is started, and then root alone may connect; [`open`] lets the group in, and nobody else.
 
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
