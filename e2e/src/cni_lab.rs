@@ -47,8 +47,21 @@ impl CniLab {
     /// # Errors
     /// A part does not come up; nothing is left then.
     pub fn up(nodes: u8) -> Result<Self> {
+        Self::on(nodes, Vec::new())
+    }
+
+    /// The same with one node, `n1`, whose Open vSwitch has DPDK: pods may have vhost-user interfaces.
+    ///
+    /// # Errors
+    /// As [`Self::up`]; or the machine has no huge pages to give.
+    pub fn with_dpdk() -> Result<Self> {
+        Self::on(1, vec!["n1".into()])
+    }
+
+    fn on(nodes: u8, dpdk: Vec<String>) -> Result<Self> {
         let ovn = OvnLab::up(&OvnLabConfig {
             nodes,
+            dpdk,
             connect: false,
             ..OvnLabConfig::default()
         })?;

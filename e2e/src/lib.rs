@@ -56,7 +56,7 @@ mod uplink;
 pub mod volumes;
 mod wait;
 
-pub use bench::stopwatch;
+pub use bench::{flood, stopwatch};
 pub use central::{Central, CentralConfig};
 pub use cni_call::{CniCall, CniOutcome};
 pub use cni_lab::{CniLab, Remains};

@@ -15,6 +15,8 @@ pub struct OvnLabConfig {
     pub nodes: u8,
     /// Which nodes: hosts behind a DPU are no chassis.
     pub topology: Topology,
+    /// Names of the nodes whose Open vSwitch has DPDK (see [`SiteConfig::dpdk`]).
+    pub dpdk: Vec<String>,
     /// NB as one server or three.
     pub central: CentralConfig,
     /// Connect the chassis to SB (with certificates and the role). Otherwise ovn-controller idles, as cni-node finds it.
@@ -26,6 +28,7 @@ impl Default for OvnLabConfig {
         Self {
             nodes: 2,
             topology: Topology::Plain,
+            dpdk: Vec::new(),
             central: CentralConfig::default(),
             connect: true,
         }
@@ -50,7 +53,7 @@ impl OvnLab {
             id: None,
             nodes: config.nodes,
             topology: config.topology,
-            ..SiteConfig::default()
+            dpdk: config.dpdk.clone(),
         })?;
         // Central is reached over the underlay, which is OVS already: switches first.
         site::in_parallel(site.nodes().iter(), uplink::of_node)?;

@@ -10,6 +10,7 @@ mod cluster;
 mod dpu;
 mod etcd;
 mod exec;
+pub mod flood;
 mod floor;
 mod memory;
 mod pods;
@@ -19,10 +20,12 @@ mod relay;
 mod report;
 mod samples;
 mod sessions;
+mod shim;
 mod stages;
 mod start;
 pub mod stopwatch;
 mod storage;
+mod vm;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,12 +79,21 @@ pub(crate) struct Options {
     /// clone: sizes of volumes, in GiB; they are written full.
     #[arg(long, value_delimiter = ',', default_value = "1,10")]
     clone_gib: Vec<u16>,
-    /// datapath: how many rounds.
+    /// datapath, vm-disk: how many rounds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
     fio_rounds: u16,
-    /// datapath: seconds of each load.
+    /// datapath, vm-disk: seconds of each load.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=60))]
     fio_seconds: u16,
+    /// vm: how many machines of each kind.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=99))]
+    vm_rounds: u16,
+    /// vm: seconds of each load.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=30))]
+    vm_seconds: u16,
+    /// shim: how many calls of each kind.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(10..=20_000))]
+    shim_calls: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -112,6 +124,12 @@ enum Section {
     Clone,
     /// Storage: 4 KiB at random, beside the same chain by hand and a loop device.
     Datapath,
+    /// VMs: packets per second and round trips between a VM and a pod, by vhost-user and by veth, bridge and tap.
+    Vm,
+    /// VMs: 4 KiB at random in a guest, by vhost-user-blk and by virtio-blk over the same image's block device.
+    VmDisk,
+    /// VMs: OnDefineDomain of vhostuser-shim, beside its Info.
+    Shim,
 }
 
 /// What every section gets.
@@ -171,6 +189,9 @@ impl Section {
             Self::Attach => "attach",
             Self::Clone => "clone",
             Self::Datapath => "datapath",
+            Self::Vm => "vm",
+            Self::VmDisk => "vm-disk",
+            Self::Shim => "shim",
         }
     }
 
@@ -189,6 +210,9 @@ impl Section {
             Self::Attach => storage::attach::measure(bench),
             Self::Clone => storage::clone::measure(bench),
             Self::Datapath => storage::datapath::measure(bench),
+            Self::Vm => vm::measure(bench),
+            Self::VmDisk => storage::guest::measure(bench),
+            Self::Shim => shim::measure(bench),
         }
     }
 }

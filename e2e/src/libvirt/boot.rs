@@ -26,11 +26,11 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Puts the files onto a node, with `programs` of this machine in the guest.
+    /// Puts the files onto a node, with `programs` of this machine and further `modules` of its kernel in the guest.
     ///
     /// # Errors
     /// The kernel was not fetched, or the node's file system refuses.
-    pub fn on(node: &Node, programs: &[PathBuf]) -> Result<Self> {
+    pub fn on(node: &Node, programs: &[PathBuf], modules: &[String]) -> Result<Self> {
         let kernel = Kernel::find()?;
         node.script(&format!(
             "mkdir -p {DIRECTORY} && chown {QEMU_USER}:{QEMU_USER} {DIRECTORY}"
@@ -45,7 +45,7 @@ impl Boot {
         let image = fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
         Ok(Self {
             kernel: put("kernel", &image)?,
-            initramfs: put("initramfs", &kernel.initramfs(programs, &[])?)?,
+            initramfs: put("initramfs", &kernel.initramfs(programs, modules)?)?,
             command_line: "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check".into(),
             directory: DIRECTORY.into(),
         })

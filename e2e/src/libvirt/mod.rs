@@ -25,7 +25,7 @@ pub const QEMU_USER: u32 = 107;
 /// In the mount namespace of libvirtd and of all QEMUs: the hook volume, no KVM. What is unmounted on the node goes here, too.
 const NAMESPACE: &str = r#"
 mkdir -p /run/kubevirt-hooks
-mount --bind "$1" /run/kubevirt-hooks
+mount --rbind "$1" /run/kubevirt-hooks
 if [ -e /dev/kvm ]; then
     : >/run/no-kvm
     chmod 0 /run/no-kvm
@@ -59,6 +59,18 @@ impl<'n> Libvirt<'n> {
     /// # Errors
     /// A program is missing or does not come up: the message names its log.
     pub fn start(node: &'n Node, hooks: &str) -> Result<Self> {
+        Self::start_by(node, hooks, &[])
+    }
+
+    /// The same in a network namespace of the node, which is a pod's: domains find the pod's links.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn inside(node: &'n Node, hooks: &str, netns: &str) -> Result<Self> {
+        Self::start_by(node, hooks, &["nsenter", &format!("--net={netns}"), "--"])
+    }
+
+    fn start_by(node: &'n Node, hooks: &str, prefix: &[&str]) -> Result<Self> {
         node.write("/etc/libvirt/qemu.conf", QEMU_CONF)?;
         node.write("/etc/libvirt/libvirtd.conf", LIBVIRTD_CONF)?;
         node.script(&format!(
@@ -68,7 +80,10 @@ impl<'n> Libvirt<'n> {
         ))?;
         let virtlogd = node.start("virtlogd", &["virtlogd", "-p", "/run/virtlogd.pid"])?;
         let argv = ["unshare", "-m", "--propagation", "slave", "sh", "-ec"];
-        let libvirtd = node.start("libvirtd", &[&argv[..], &[NAMESPACE, "sh", hooks]].concat())?;
+        let libvirtd = node.start(
+            "libvirtd",
+            &[prefix, &argv[..], &[NAMESPACE, "sh", hooks]].concat(),
+        )?;
         let libvirt = Self {
             node,
             daemons: [libvirtd, virtlogd],

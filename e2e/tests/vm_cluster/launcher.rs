@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::manager::Manager;
 use crate::{MINUTE, NODE};
 
-pub(crate) const POD: &str = "virt-launcher-nic";
+pub(crate) const POD: &str = "virt-launcher-data-disk";
 pub(crate) const SIDECAR: &str = "hook-sidecar-0";
 const NAMESPACE: &str = "default";
 /// `pod` and the first 11 digits of SHA-256 of the network's name, `net1`.
@@ -81,6 +81,23 @@ impl<'a> Launcher<'a> {
         let networks =
             json!([{"name": name, "namespace": namespace, "interface": IFNAME}]).to_string();
         let binding = vm["spec"]["domain"]["devices"]["interfaces"][0]["binding"]["name"].clone();
+        // KubeVirt gives a block volume to the container as a device, by the volume's name.
+        let claimed = vm["spec"]["volumes"].as_array().into_iter().flatten();
+        let claimed = claimed.filter(|volume| volume["persistentVolumeClaim"].is_object());
+        let claimed: Vec<Value> = claimed.cloned().collect();
+        let devices: Vec<Value> = claimed
+            .iter()
+            .filter_map(|volume| volume["name"].as_str())
+            .map(|name| json!({"name": name, "devicePath": format!("/dev/{name}")}))
+            .collect();
+        let mut volumes = claimed;
+        volumes.extend([
+            json!({"name": "hook-sidecar-sockets", "emptyDir": {}}),
+            json!({"name": "network-info-annotation", "downwardAPI": {"items": [{
+                "path": "network-info",
+                "fieldRef": {"fieldPath": "metadata.annotations['kubevirt.io/network-info']"},
+            }]}}),
+        ]);
         let secure = json!({
             "allowPrivilegeEscalation": false, "runAsNonRoot": true, "runAsUser": QEMU_USER,
             "runAsGroup": QEMU_USER, "capabilities": {"drop": ["ALL"]},
@@ -100,18 +117,13 @@ impl<'a> Launcher<'a> {
                 "nodeName": NODE, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
                 "restartPolicy": "Never",
                 "securityContext": {"fsGroup": QEMU_USER},
-                "volumes": [
-                    {"name": "hook-sidecar-sockets", "emptyDir": {}},
-                    {"name": "network-info-annotation", "downwardAPI": {"items": [{
-                        "path": "network-info",
-                        "fieldRef": {"fieldPath": "metadata.annotations['kubevirt.io/network-info']"},
-                    }]}},
-                ],
+                "volumes": volumes,
                 "containers": [
                     {
                         "name": "compute", "image": lab.pause_image(), "imagePullPolicy": "Never",
                         "securityContext": secure,
                         "volumeMounts": [{"name": "hook-sidecar-sockets", "mountPath": hooks}],
+                        "volumeDevices": devices,
                     },
                     {
                         "name": SIDECAR, "image": lab.shim_image(), "imagePullPolicy": "Never",

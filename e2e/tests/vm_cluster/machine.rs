@@ -4,10 +4,11 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::libvirt::Boot;
 use serde_json::Value;
 
+use crate::disk;
 use crate::launcher::Nic;
 
 /// `<namespace>_<name>` of the VM.
-pub(crate) const NAME: &str = "default_nic";
+pub(crate) const NAME: &str = "default_data-disk";
 /// The port over which this test's scripts come, in the place of the guest agent's: to that one libvirt connects itself.
 pub(crate) const PORT: &str = "/run/outboard-vm/agent.sock";
 /// What the guest's serial console says.
@@ -15,7 +16,7 @@ pub(crate) const CONSOLE: &str = "/run/outboard-vm/console.log";
 
 const TEMPLATE: &str = include_str!("domain.xml");
 
-/// The converter's XML. The container disk is left out: the guest has all in its initramfs.
+/// The converter's XML. The container disk is left out: the guest has all in its initramfs; and it has one processor.
 pub(crate) fn domain(vm: &Value, boot: &Boot) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     TEMPLATE
@@ -25,6 +26,7 @@ pub(crate) fn domain(vm: &Value, boot: &Boot) -> String {
         .replace("{initrd}", &boot.initramfs)
         .replace("{cmdline}", &boot.command_line)
         .replace("{directory}", &boot.directory)
+        .replace("{disk}", disk::XML)
         .replace("{port}", PORT)
         .replace("{console}", CONSOLE)
 }

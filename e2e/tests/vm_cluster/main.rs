@@ -1,12 +1,14 @@
-//! A VM as KubeVirt runs it, on two nodes of a real cluster: one interface, which is a vhost-user port of Open vSwitch with DPDK.
+//! A VM as KubeVirt runs it, on two nodes of a real cluster: its interface is a vhost-user port of Open vSwitch with DPDK, its data disk
+//! a vhost-user-blk socket of its volume's storage daemon.
 //!
 //! The lab has no KubeVirt, so the test is what KubeVirt's parts are to ours: Multus (executes the plugin), virt-controller (renders
 //! the launcher's pod, writes kubevirt.io/network-info) and virt-launcher (hook manager, libvirt). Everything else is real: the
-//! plugin, the shim in its container, libvirt, QEMU, the guest's kernel, OVN.
+//! plugin, the shim in its container, storage with its sidecars, libvirt, QEMU, the guest's kernel, OVN.
 
 #[path = "../../../shim/tests/hooks/launcher.rs"]
 mod manager;
 
+mod disk;
 mod launcher;
 mod machine;
 mod objects;
@@ -26,13 +28,14 @@ const PAGES: &str = "/proc/sys/vm/nr_hugepages";
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_vm_has_the_network_of_its_pod_and_leaves_nothing() -> Result<()> {
+fn a_vm_has_the_network_and_the_disk_of_its_pod_and_leaves_nothing() -> Result<()> {
     let pages = std::fs::read_to_string(PAGES)?;
     let lab = Lab::up(&LabConfig {
         site: SiteConfig {
             dpdk: vec![NODE.into()],
             ..SiteConfig::default()
         },
+        storage: true,
         ..LabConfig::default()
     })?;
     story(&lab).with_context(|| evidence(&lab))?;
@@ -51,6 +54,7 @@ fn story(lab: &Lab) -> Result<()> {
     let started = Instant::now();
     let say = |what: &str| eprintln!("[{:5.1} s] {what}", started.elapsed().as_secs_f32());
 
+    let disk = disk::Disk::of(lab)?;
     let launcher = Launcher::start(lab, &vm)?;
     let nic = launcher.plug()?;
     say("the launcher's pod is plugged");
@@ -59,11 +63,12 @@ fn story(lab: &Lab) -> Result<()> {
     let libvirt = Libvirt::start(node, &launcher.volume())?;
     say("libvirt runs");
     let xml = {
-        let boot = Boot::on(node, &["/usr/bin/iperf3".into()])?;
+        let boot = Boot::on(node, &["/usr/bin/iperf3".into()], &[])?;
         let plain = machine::domain(&vm, &boot);
         launcher.define(&libvirt, &plain, &vm)?
     };
     machine::is_bound(&xml, &nic)?;
+    disk::is_bound(&xml)?;
     let domain = Domain::create(
         &libvirt,
         machine::NAME,
@@ -90,6 +95,25 @@ fn story(lab: &Lab) -> Result<()> {
         cut.elapsed().as_secs_f32()
     ));
 
+    let said = disk.outlives_the_engine(&domain)?;
+    say(&format!("outboard-engine was restarted: {said}"));
+    let last = disk.dies(&domain)?;
+    domain.destroy()?;
+    drop(domain);
+    // Until the next daemon's socket may be used.
+    let domain = until("the machine's next start", MINUTE, || {
+        Domain::create(
+            &libvirt,
+            machine::NAME,
+            &xml,
+            machine::PORT,
+            machine::CONSOLE,
+        )
+        .map(Some)
+    })?;
+    let said = disk.holds(&domain, last)?;
+    say(&format!("the machine is started again: {said}"));
+
     domain.destroy()?;
     launcher.end(&libvirt)?;
     drop(domain);
@@ -97,6 +121,7 @@ fn story(lab: &Lab) -> Result<()> {
     peer.remove(lab)?;
     leaks::wait_for_none(lab, MINUTE)?;
     launcher::leaves_nothing(lab, NODE)?;
+    disk::leaves_nothing(lab)?;
     say("nothing is left");
     Ok(())
 }

@@ -10,16 +10,18 @@ use serde_json::{Value, json};
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/kubevirt");
 /// KubeVirt's kinds.
 const KINDS: &str = include_str!("../../manifests/kubevirt.yaml");
-const EXAMPLES: [&str; 6] = [
+const EXAMPLES: [&str; 8] = [
     "network",
     "nic",
     "cloud-init",
     "hugepages",
     "multiqueue",
+    "data-disk",
+    "boot-disk",
     "sriov",
 ];
 /// The example that is started.
-const VM: &str = "nic";
+const VM: &str = "data-disk";
 
 /// Applies everything; gives the VirtualMachineInstance that virt-controller makes of the VM.
 pub(crate) fn apply(lab: &Lab) -> Result<Value> {

@@ -75,8 +75,8 @@ async fn a_start_with_three_calls_and_its_end() {
     }
     let resident = sidecar.resident_kib();
     assert!(
-        resident <= 10 * 1024,
-        "{resident} KiB resident, at most 10 MiB"
+        resident <= 4 * 1024,
+        "{resident} KiB of its own, at most 4 MiB"
     );
     manager.shutdown().await.unwrap();
     assert_eq!(sidecar.ended().await.code(), Some(0));

@@ -25,6 +25,8 @@ pub(super) const LOADS: [Load; 4] = [
     Load::of("randwrite", 32),
 ];
 
+const ALWAYS: [&str; 4] = ["fio", "--name=bench", "--ioengine=libaio", "--direct=1"];
+
 /// What came of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figures {
@@ -46,7 +48,18 @@ impl Load {
     /// # Errors
     /// fio is not installed, or had an I/O error.
     pub(super) fn run(self, device: &Path, bytes: u64, time: Duration) -> Result<Figures> {
-        let printed = fio(&[
+        let printed = fio(&self.options(device, bytes, time))?;
+        figures(&printed)
+    }
+
+    /// The same as a line for a shell, such as a guest's, whose output [`figures`] reads.
+    pub(super) fn line(self, device: &Path, bytes: u64, time: Duration) -> String {
+        let options = self.options(device, bytes, time).join(" ");
+        format!("{} {options}", ALWAYS.join(" "))
+    }
+
+    fn options(self, device: &Path, bytes: u64, time: Duration) -> Vec<String> {
+        vec![
             format!("--filename={}", device.display()),
             format!("--rw={}", self.kind),
             format!("--iodepth={}", self.depth),
@@ -58,8 +71,7 @@ impl Load {
             "--norandommap".into(),
             "--randrepeat=0".into(),
             "--output-format=json".into(),
-        ])?;
-        figures(&printed).with_context(|| format!("fio printed {printed}"))
+        ]
     }
 }
 
@@ -78,13 +90,17 @@ pub(super) fn fill(device: &Path, bytes: u64) -> Result<()> {
 }
 
 fn fio(options: &[String]) -> Result<String> {
-    let always = ["fio", "--name=bench", "--ioengine=libaio", "--direct=1"];
-    let argv = always.iter().copied();
+    let argv = ALWAYS.iter().copied();
     let argv: Vec<&str> = argv.chain(options.iter().map(String::as_str)).collect();
     shell::run(&argv)
 }
 
-fn figures(printed: &str) -> Option<Figures> {
+/// What fio printed as JSON.
+pub(super) fn figures(printed: &str) -> Result<Figures> {
+    read(printed).with_context(|| format!("fio printed {printed}"))
+}
+
+fn read(printed: &str) -> Option<Figures> {
     // Warnings come before.
     let text = &printed[printed.find('{')?..];
     let report: Value = serde_json::from_str(text).ok()?;
@@ -108,11 +124,11 @@ mod tests {
         let text = r#"fio: a warning
             {"jobs": [{"read": {"iops": 0.0}, "write": {"iops": 1234.5,
              "clat_ns": {"percentile": {"50.000000": 51000, "99.000000": 99000}}}}]}"#;
-        let figures = super::figures(text).unwrap();
+        let figures = super::read(text).unwrap();
         assert_eq!(
             (figures.iops, figures.half, figures.most),
             (1234.5, 51.0, 99.0)
         );
-        assert!(super::figures("nothing").is_none());
+        assert!(super::read("nothing").is_none());
     }
 }

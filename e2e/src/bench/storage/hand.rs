@@ -33,6 +33,8 @@ pub(super) struct Pattern {
 pub(super) struct Hand {
     /// What a workload would see.
     pub(super) target: PathBuf,
+    /// Where the first daemon serves, if it serves on a unix socket.
+    pub(super) socket: PathBuf,
     pub(super) times: Times,
     mounts: Vec<PathBuf>,
     device: Option<String>,
@@ -68,6 +70,20 @@ impl Pattern {
         })
     }
 
+    /// The same with a second export of the volume, by vhost-user-blk: its socket is [`Hand::socket`]. Of a volume without NBD.
+    pub(super) fn with_vhost_user(mut self) -> Result<Self> {
+        let steps = self.daemons.last_mut().context("a daemon")?;
+        let fuse = steps.iter().find(|step| {
+            step["execute"] == "block-export-add" && step["arguments"]["type"] == "fuse"
+        });
+        let node = fuse.context("the volume has no FUSE export")?["arguments"]["node-name"].clone();
+        let address = json!({"type": "unix", "path": "filled in"});
+        steps.push(json!({"execute": "block-export-add", "arguments": {
+            "type": "vhost-user-blk", "id": "vhost", "node-name": node, "writable": true, "num-queues": 1, "addr": address,
+        }}));
+        Ok(self)
+    }
+
     /// How many commands that are.
     pub(super) fn commands(&self) -> usize {
         self.daemons.iter().map(Vec::len).sum()
@@ -97,6 +113,7 @@ impl Pattern {
             .collect();
         let mut hand = Hand {
             target: PathBuf::new(),
+            socket: place.join("nbd.sock"),
             times: Times::default(),
             mounts: Vec::new(),
             device: None,
@@ -183,7 +200,9 @@ impl Drop for Hand {
 impl Daemon {
     /// Starts one, and sends all commands without waiting for an answer; then all answers are read.
     fn start(program: &str, steps: &[Value], log: &Path) -> Result<Self> {
-        let mut child = Command::new(program)
+        // As any daemon has: the kernel schedules a session's processes together (sched_autogroup), and fio is in this one.
+        let mut child = Command::new("setsid")
+            .arg(program)
             .args(["--chardev", "stdio,id=m", "--monitor", "chardev=m"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -8,6 +8,7 @@ pub(super) mod clone;
 mod csi;
 pub(super) mod datapath;
 mod fio;
+pub(super) mod guest;
 mod hand;
 mod images;
 mod stages;
