@@ -23,7 +23,7 @@ const LANES: [(usize, Program, &str); 7] = [
 ];
 
 /// Steps that no volume of the chain comes by.
-const ELSEWHERE: [(Program, &str); 7] = [
+const ELSEWHERE: [(Program, &str); 10] = [
     // csi-controller leaves limits to the back end.
     (Program::Attacher, "limits::set"),
     (Program::Bridge, "limits::recorded"),
@@ -32,6 +32,10 @@ const ELSEWHERE: [(Program, &str); 7] = [
     (Program::Bridge, "vm::plugging"),
     (Program::Bridge, "vm::plugged"),
     (Program::Bridge, "vm::unplugging"),
+    // Sockets of raw volumes in pods of machines: csi/node/tests.
+    (Program::NodeHost, "socket::begun"),
+    (Program::NodeHost, "socket::made"),
+    (Program::NodeHost, "socket::bound"),
     // daemons.rs kills the daemons.
     (Program::Engine, "dead::seen"),
 ];
@@ -75,7 +79,11 @@ fn steps(lane: &(usize, Program, &str)) -> Result<Vec<String>> {
     match program {
         // What one of these two finishes of its own accord after a restart the other has not to do: while the one dies in an attach
         // the other does in a detach.
-        Program::Attacher => steps.reverse(),
+        Program::Attacher => {
+            steps.reverse();
+            // The device is there without this one where opi-bridge dies over it.
+            steps.sort_by_key(|step| step == "part::created");
+        }
         Program::Bridge => {
             let has = |step: &str, words: &[&str]| words.iter().any(|word| step.contains(word));
             steps.sort_by_key(|step| (has(step, &TAKING_AWAY), has(step, &GROWING)));
