@@ -211,6 +211,7 @@ impl LogicalNetwork {
                     name: spec.name.clone(),
                     uid: spec.uid.clone(),
                     ifname: spec.ifname.clone(),
+                    target: None,
                 }),
                 subnet: spec.subnet.into(),
                 mac: Mac::of(v4.into()),

@@ -51,6 +51,7 @@ impl Port {
             name: format!("p{number}"),
             uid: format!("uid-p{number}"),
             ifname: PRIMARY_IFNAME.into(),
+            target: None,
         };
         let [high, low] = number.to_be_bytes();
         let v4 = IpAddr::from(Ipv4Addr::new(10, 244, high, low));

@@ -8,6 +8,7 @@ pub mod dpu;
 mod layout;
 mod mac;
 mod machine;
+mod migration;
 mod nad;
 pub mod names;
 pub mod pairing;
@@ -22,6 +23,9 @@ pub use dpu::{Dpu, DpuSpec, DpuStatus, Functions};
 pub use layout::{AddressRange, Layout, LayoutError};
 pub use mac::{Mac, MacError};
 pub use machine::{machine_ifname, request_network_ips};
+pub use migration::{
+    MigrationStage, VirtualMachineInstanceMigration, VirtualMachineInstanceMigrationSpec,
+};
 pub use nad::{
     NadError, NetworkAttachmentDefinition, NetworkAttachmentDefinitionSpec, OutboardNetwork,
 };
@@ -30,8 +34,8 @@ pub use plugged::{
     plugged_kind_key,
 };
 pub use port::{
-    FactError, NodeFacts, PodPort, PortFacts, Role, Route, TAG_HOST, TAG_IFNAME, TAG_POD, TAG_ROLE,
-    TAG_UID,
+    FactError, MigrationTarget, NodeFacts, PodPort, PortFacts, Role, Route, TAG_HOST, TAG_IFNAME,
+    TAG_POD, TAG_ROLE, TAG_TARGET, TAG_TARGET_UID, TAG_UID,
 };
 pub use selection::{Selection, SelectionError, selections};
 pub use subnet::{Subnet, SubnetSpec, SubnetStatus, Usage};

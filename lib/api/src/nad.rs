@@ -3,7 +3,7 @@
 //! The definition belongs to the Network Plumbing Working Group; here is only the part that is
 //! read. Its CRD may be absent from a cluster.
 
-use crate::names::CNI_TYPE;
+use crate::names::{CNI_TYPE, KIND_VHOST_USER};
 use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,6 +30,8 @@ pub struct NetworkAttachmentDefinitionSpec {
 pub struct OutboardNetwork {
     /// Name of the Subnet that its interfaces belong to.
     pub subnet: String,
+    /// Whether its interfaces are vhost-user sockets of virtual machines.
+    pub vhost_user: bool,
 }
 
 /// Why a definition cannot be used.
@@ -69,6 +71,7 @@ impl NetworkAttachmentDefinitionSpec {
         match plugin.get("subnet").and_then(Value::as_str) {
             Some(subnet) if !subnet.is_empty() => Ok(Some(OutboardNetwork {
                 subnet: subnet.to_owned(),
+                vhost_user: plugin.get("kind").and_then(Value::as_str) == Some(KIND_VHOST_USER),
             })),
             _ => Err(NadError::NoSubnet),
         }
@@ -79,13 +82,14 @@ impl NetworkAttachmentDefinitionSpec {
 mod tests {
     use super::*;
 
-    fn check(config: &str, expected: Result<Option<&str>, NadError>) {
+    fn check(config: &str, expected: Result<Option<(&str, bool)>, NadError>) {
         let spec = NetworkAttachmentDefinitionSpec {
             config: config.to_owned(),
         };
         let expected = expected.map(|ours| {
-            ours.map(|subnet| OutboardNetwork {
+            ours.map(|(subnet, vhost_user)| OutboardNetwork {
                 subnet: subnet.to_owned(),
+                vhost_user,
             })
         });
         assert_eq!(spec.outboard(), expected, "{config}");
@@ -95,11 +99,15 @@ mod tests {
     fn ours_is_told_from_others() {
         check(
             r#"{"cniVersion":"1.0.0","type":"outboard","subnet":"storage"}"#,
-            Ok(Some("storage")),
+            Ok(Some(("storage", false))),
         );
         check(
             r#"{"plugins":[{"type":"tuning"},{"type":"outboard","subnet":"storage"}]}"#,
-            Ok(Some("storage")),
+            Ok(Some(("storage", false))),
+        );
+        check(
+            r#"{"type":"outboard","subnet":"storage","kind":"vhostuser"}"#,
+            Ok(Some(("storage", true))),
         );
         check(r#"{"type":"macvlan","subnet":"10.0.0.0/8"}"#, Ok(None));
         check(r#"{"plugins":[{"type":"bridge"}]}"#, Ok(None));

@@ -49,6 +49,8 @@ pub const ANNOTATION_NETWORK_IPS: &str = "iaas.yusur.io/network-ips";
 pub const ANNOTATION_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 /// Annotation of a pod in which Multus reports what its networks got.
 pub const ANNOTATION_NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+/// Label that KubeVirt puts on the pod that a virtual machine is to migrate to: the UID of the migration.
+pub const LABEL_MIGRATION_UID: &str = "kubevirt.io/migrationJobUID";
 /// Annotation of a mirror pod: the UID of the static pod, which is what CNI_ARGS carries.
 pub const ANNOTATION_MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -68,6 +70,8 @@ pub const DPU_DIRECTORY: &str = "outboard-dpus";
 
 /// The `type` of our plugin in CNI configurations, and the file name of its binary.
 pub const CNI_TYPE: &str = "outboard";
+/// The `kind` of a network whose interfaces are vhost-user sockets.
+pub const KIND_VHOST_USER: &str = "vhostuser";
 /// Where `cni-node` listens for the plugin.
 pub const CNI_SOCKET: &str = "/run/outboard/cni.sock";
 /// The network configuration list that the installer writes.
@@ -138,6 +142,14 @@ pub fn pod_port(namespace: &str, owner: &str, subnet: &str, ifname: Option<&str>
     }
 }
 
+/// Namespace and owner (a pod, or a VM) of a port that [`pod_port`] has named; none for another one's name.
+pub fn owner_of_port(port: &str) -> Option<(&str, &str)> {
+    let mut parts = port.split('/');
+    let (namespace, owner) = (parts.next()?, parts.next()?);
+    // A subnet, and perhaps an interface.
+    (parts.next().is_some() && parts.nth(1).is_none()).then_some((namespace, owner))
+}
+
 /// The logical switch port of a node's `ob0`.
 pub fn node_port(node: &str) -> String {
     format!("node/{node}")
@@ -161,6 +173,21 @@ pub fn load_balancer_group(vpc: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_owner_of_a_port_is_read_from_its_name() {
+        for ifname in [None, Some("net1")] {
+            let port = pod_port("ns", "db", "storage", ifname);
+            assert_eq!(owner_of_port(&port), Some(("ns", "db")));
+        }
+        for other in [
+            node_port("n1"),
+            switch_router_port("s"),
+            "a/b/c/d/e".to_owned(),
+        ] {
+            assert_eq!(owner_of_port(&other), None);
+        }
+    }
 
     #[test]
     fn short_node_names_are_chassis_names() {

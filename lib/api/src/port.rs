@@ -18,6 +18,10 @@ pub const TAG_POD: &str = "pod";
 pub const TAG_UID: &str = "uid";
 /// Key of a pod port's interface name.
 pub const TAG_IFNAME: &str = "ifname";
+/// Key of the name of the pod, in the same namespace, that a migrating VM's port is coming to.
+pub const TAG_TARGET: &str = "target";
+/// Key of that pod's UID.
+pub const TAG_TARGET_UID: &str = "target-uid";
 /// Key of the port's role: `pod` or `node`.
 pub const TAG_ROLE: &str = "role";
 /// Key of the Kubernetes node behind the DPU whose chassis has the port. Not there: the port is the chassis's own.
@@ -80,6 +84,17 @@ pub struct PodPort {
     pub uid: String,
     /// The interface's name in the pod.
     pub ifname: String,
+    /// The pod that the VM is migrating to: it has the interface too, on another chassis. None most of the time.
+    pub target: Option<MigrationTarget>,
+}
+
+/// The second pod of a VM that migrates: of the first one's namespace, and with the same interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationTarget {
+    /// The pod's name.
+    pub name: String,
+    /// The pod's UID as CNI_ARGS carries it.
+    pub uid: String,
 }
 
 /// What a node cannot know by itself. Lists may be empty.
@@ -142,6 +157,10 @@ impl PortFacts {
                 put(TAG_POD, format!("{}/{}", pod.namespace, pod.name));
                 put(TAG_UID, pod.uid.clone());
                 put(TAG_IFNAME, pod.ifname.clone());
+                if let Some(target) = &pod.target {
+                    put(TAG_TARGET, target.name.clone());
+                    put(TAG_TARGET_UID, target.uid.clone());
+                }
             }
             Role::Node(node) => {
                 put(TAG_ROLE, "node".to_owned());
@@ -254,6 +273,11 @@ impl PodPort {
     pub fn is_primary(&self) -> bool {
         self.ifname == PRIMARY_IFNAME
     }
+
+    /// Whether the pod with this UID is the one that the VM is migrating to.
+    pub fn is_coming_to(&self, uid: &str) -> bool {
+        self.target.as_ref().is_some_and(|target| target.uid == uid)
+    }
 }
 
 fn join<T: ToString>(items: &[T]) -> String {
@@ -333,7 +357,18 @@ impl<'a> Row<'a> {
             name: name.to_owned(),
             uid: self.non_empty(TAG_UID)?.to_owned(),
             ifname: ifname.to_owned(),
+            target: self.target()?,
         })
+    }
+
+    fn target(&self) -> Result<Option<MigrationTarget>, FactError> {
+        if !self.0.contains_key(TAG_TARGET) && !self.0.contains_key(TAG_TARGET_UID) {
+            return Ok(None);
+        }
+        Ok(Some(MigrationTarget {
+            name: self.non_empty(TAG_TARGET)?.to_owned(),
+            uid: self.non_empty(TAG_TARGET_UID)?.to_owned(),
+        }))
     }
 
     fn host(&self) -> Result<Option<String>, FactError> {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use api::{FactError, Mac, NodeFacts, PodPort, PortFacts, Role, Route};
+use api::{FactError, Mac, MigrationTarget, NodeFacts, PodPort, PortFacts, Role, Route};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -26,13 +26,15 @@ fn role() -> impl Strategy<Value = Role> {
         "[a-z0-9.-]{1,12}",
         "[a-f0-9-]{1,36}",
         "[a-z0-9]{1,15}",
+        prop::option::of(("[a-z0-9.-]{1,12}", "[a-f0-9-]{1,36}")),
     )
-        .prop_map(|(namespace, name, uid, ifname)| {
+        .prop_map(|(namespace, name, uid, ifname, target)| {
             Role::Pod(PodPort {
                 namespace,
                 name,
                 uid,
                 ifname,
+                target: target.map(|(name, uid)| MigrationTarget { name, uid }),
             })
         });
     let node = (cidrs(), cidrs(), cidrs(), cidrs()).prop_map(
@@ -124,6 +126,7 @@ fn sample() -> BTreeMap<String, String> {
             name: "web-0".into(),
             uid: "b1c3".into(),
             ifname: "eth0".into(),
+            target: None,
         }),
         subnet: "default".into(),
         mac: "0a:58:0a:f4:00:05".parse().unwrap(),

@@ -216,6 +216,7 @@ pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> 
             name: name.to_owned(),
             uid: pod.uid.to_string(),
             ifname: port.ifname.to_string(),
+            target: None,
         }),
         subnet: port.subnet.to_string(),
         mac: assigned.mac,

@@ -263,6 +263,7 @@ mod tests {
             name: "web".into(),
             uid: "u1".into(),
             ifname: "eth0".into(),
+            target: None,
         }));
         let representor = Representor {
             link: "pf0vf3".into(),

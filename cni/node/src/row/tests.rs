@@ -14,6 +14,7 @@ fn facts(name: &str, uid: &str, ifname: &str, subnet: &str) -> PortFacts {
             name: name.into(),
             uid: uid.into(),
             ifname: ifname.into(),
+            target: None,
         }),
         subnet: subnet.into(),
         mac: Mac([0x0a, 0x58, 0x0a, 0xf4, 0, 5]),

@@ -112,6 +112,7 @@ impl World {
                 name: pod.name.into(),
                 uid: pod.uid.into(),
                 ifname: ifname.into(),
+                target: None,
             }),
             subnet: subnet.into(),
             mac: Mac([0x0a, 0x58, 0x0a, 0xf4, third, host]),

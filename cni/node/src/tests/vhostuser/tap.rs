@@ -323,6 +323,7 @@ fn a_machine_does_not_migrate_to_a_node_of_the_other_kind() {
                     name: "virt-launcher-vm-a1b2c".into(),
                     uid: VM.uid.into(),
                     ifname: IFNAME.into(),
+                    target: None,
                 }),
                 subnet: "blue".into(),
                 mac: MAC.parse().unwrap(),
