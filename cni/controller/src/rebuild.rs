@@ -118,6 +118,7 @@ mod tests {
             uid: "u".into(),
             mirror_uid: None,
             node: "n".into(),
+            migration: None,
             vm: None,
             requests: None,
             reports: Reports {
@@ -143,6 +144,7 @@ mod tests {
         let interface = |ifname: &str| Interface {
             ifname: ifname.into(),
             subnet: "storage".into(),
+            vhost_user: false,
             wish: Wish {
                 ips: vec!["10.1.0.7".parse().unwrap()],
                 mac: Some(Mac([2, 0, 0, 0, 0, 7])),
@@ -152,6 +154,7 @@ mod tests {
             uid: "u".into(),
             mirror_uid: None,
             node: "n".into(),
+            migration: None,
             vm: None,
             requests: None,
             reports: Reports {

@@ -5,9 +5,9 @@ use super::commit::CURSORS;
 use crate::index::{Index, PodEntry};
 use crate::ipam::{Assigned, Port, Ports};
 use crate::observed::Observed;
-use crate::rows::{Problem, Unit};
+use crate::rows::{Problem, RowId, Unit};
 use crate::units;
-use api::names::{GATEWAY_IFNAME, PRIMARY_IFNAME};
+use api::names::{self, GATEWAY_IFNAME, PRIMARY_IFNAME};
 use api::{PortFacts, Role, TAG_UID};
 use ovsdb::{Atom, Row};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ impl Engine {
                 self.ports.sync(index);
                 problems = load(&self.observed, &mut self.ports);
                 if !index.settings.keep_reports {
-                    freeze(index, &mut self.ports);
+                    freeze(index, &mut self.ports, &self.observed);
                 }
                 index.settings.keep_reports
             });
@@ -70,8 +70,13 @@ impl Engine {
         if self.ports.all_frozen().is_empty() {
             return;
         }
-        let Self { shared, ports, .. } = self;
-        shared.read(|index| freeze(index, ports));
+        let Self {
+            shared,
+            ports,
+            observed,
+            ..
+        } = self;
+        shared.read(|index| freeze(index, ports, observed));
         self.check_allocation();
     }
 
@@ -154,25 +159,32 @@ fn port(row: &Row) -> Option<Port> {
     })
 }
 
-/// Pods that have addresses of ours which the record does not know.
+/// Pods that have addresses of ours which the record does not know. (A machine's ports are one of its pods', and all of them have them.)
 pub(super) fn unrecorded<'a>(
     index: &'a Index,
     ports: &'a Ports,
+    observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a (String, String), &'a PodEntry)> + 'a {
-    index.pods.iter().filter(|((ns, name), pod)| {
+    let has_row = |ns: &str, vm: &str| {
+        let port = names::pod_port(ns, vm, index.primary_subnet(ns), None);
+        let id = RowId::new("Logical_Switch_Port", port);
+        observed.find(&id).is_some()
+    };
+    index.pods.iter().filter(move |((ns, name), pod)| {
         !pod.reports.pod_ips.is_empty()
             && !ports
                 .of(&Unit::pod(ns, name))
                 .iter()
                 .any(|port| *port.uid == *pod.uid)
+            && !pod.vm.as_deref().is_some_and(|vm| has_row(ns, vm))
     })
 }
 
 /// Refuses addresses of subnets in which pods run that the record does not know: it was emptied,
 /// or is behind, and would give out what they have.
-fn freeze(index: &Index, ports: &mut Ports) {
+fn freeze(index: &Index, ports: &mut Ports, observed: &Observed) {
     let mut lost: BTreeMap<&str, (usize, String)> = BTreeMap::new();
-    for ((ns, name), pod) in unrecorded(index, ports) {
+    for ((ns, name), pod) in unrecorded(index, ports, observed) {
         let contains = |subnet: &str| {
             let entry = index.subnets.get(subnet)?;
             let layout = entry.layout.as_ref().ok()?;

@@ -12,6 +12,7 @@
 mod commit;
 mod gather;
 mod load;
+mod machine;
 mod prepare;
 mod rebuild;
 mod report;

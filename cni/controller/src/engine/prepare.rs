@@ -1,16 +1,18 @@
 //! From units to the rows that they should have: the pure functions, with IPAM between.
 
 use super::Engine;
+use super::machine::{Part, Who, heir, part};
 use crate::index::{Index, PodEntry};
 use crate::ipam::{Assigned, Port, Ports, Wish};
 use crate::observed::Observed;
 use crate::published::Published;
 use crate::rebuild::{self, Claim, Source};
-use crate::rows::{DesiredRow, Problem, RowId, Unit};
+use crate::rows::{DesiredRow, Problem, Unit};
 use crate::units;
-use crate::units::pod::Interface;
+use crate::units::pod::{Coming, Interface};
 use api::Mac;
 use api::names::{self, GATEWAY_IFNAME, JOIN_SUBNET};
+use std::sync::Arc;
 
 /// A unit with everything that follows from what is known of it.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ impl Look<'_> {
         Prepared::new(unit, desired)
     }
 
-    /// A unit whose object is gone: all rows go, all addresses are given back.
+    /// A unit whose object is gone: all rows go, all addresses are given back; but ports of a machine that its next pod takes over stay.
     fn unwanted(&mut self, unit: Unit) -> Prepared {
         if let Unit::Subnet(name) = &unit {
             let holds = |ports: &[Port]| ports.iter().any(|port| *port.subnet == **name);
@@ -108,10 +110,19 @@ impl Look<'_> {
                 return Prepared::new(unit, Err(problem));
             }
         }
-        let released = self.ports.of(&unit).to_vec();
+        let lsps = self.observed.rows_of(&unit).filter_map(|row| {
+            let is_port = row.table() == "Logical_Switch_Port";
+            row.get("name").filter(|_| is_port)?.as_str()
+        });
+        let inherited = |lsp: &str| heir(self.index, self.ports, &unit, lsp).is_some();
+        let left: Vec<&str> = lsps.filter(|lsp| inherited(lsp)).collect();
+        let released = self.ports.of(&unit).iter();
+        let released = released.filter(|port| !left.contains(&&*port.lsp));
+        let released = released.cloned().collect();
+        let rows = left.into_iter().map(as_it_is).collect();
         Prepared {
             unit,
-            rows: Some(Vec::new()),
+            rows: Some(rows),
             released,
             problems: Vec::new(),
         }
@@ -137,23 +148,28 @@ impl Look<'_> {
         pod: &PodEntry,
         interfaces: PodPorts,
     ) -> Prepared {
-        let PodPorts { kept, problems } = interfaces;
-        let rows = kept
-            .iter()
-            .map(|port| units::pod::row(self.index, ns, name, pod, port));
+        let rows = interfaces.kept.iter().map(|(port, coming)| {
+            units::pod::row(self.index, (ns, name), pod, port, coming.as_ref())
+        });
+        let rows = rows.chain(interfaces.left.iter().map(|lsp| as_it_is(lsp)));
         let rows = Some(rows.collect());
         let present = self.ports.of(&unit).iter();
         let released = present
-            .filter(|port| !kept.contains(port))
+            .filter(|port| !interfaces.has(port))
             .cloned()
             .collect();
         Prepared {
             unit,
             rows,
             released,
-            problems,
+            problems: interfaces.problems,
         }
     }
+}
+
+/// The row of a port in which nothing is to change.
+fn as_it_is(lsp: &str) -> DesiredRow {
+    DesiredRow::new("Logical_Switch_Port", lsp)
 }
 
 /// Before IPAM has spoken.
@@ -164,8 +180,17 @@ const NOTHING: Assigned = Assigned {
 
 /// The ports that a pod has from now on.
 pub(super) struct PodPorts {
-    kept: Vec<Port>,
+    /// And where they are coming to.
+    kept: Vec<(Port, Option<Coming>)>,
+    /// Names of those that its machine's next pod takes over: nothing of them changes until then.
+    left: Vec<Arc<str>>,
     pub(super) problems: Vec<Problem>,
+}
+
+impl PodPorts {
+    fn has(&self, port: &Port) -> bool {
+        self.kept.iter().any(|(kept, _)| kept == port) || self.left.contains(&port.lsp)
+    }
 }
 
 /// Finds or allocates the ports of a pod.
@@ -181,14 +206,29 @@ pub(super) fn pod_ports(
     let interfaces = units::pod::interfaces(index, ns, pod);
     let mut result = PodPorts {
         kept: Vec::new(),
+        left: Vec::new(),
         problems: Vec::new(),
     };
     for interface in interfaces.wanted {
         let port = port(ns, name, pod, &interface);
-        if let Some(problem) = held(index, observed, &unit, &port.lsp) {
-            result.problems.push(problem);
-            continue;
-        }
+        let who = Who { ns, name, pod };
+        let coming = match part(index, observed, ports, who, &interface) {
+            Part::Holder(coming) => coming,
+            Part::Heir { from } => {
+                tracing::info!(port = &*port.lsp, %from, to = %unit, "a machine's port goes to its next pod");
+                ports.hand_over(&from, &unit, &port.lsp, &pod.uid);
+                None
+            }
+            Part::Leaver => {
+                result.left.push(port.lsp);
+                continue;
+            }
+            Part::Beside => continue,
+            Part::Refused(problem) => {
+                result.problems.push(problem);
+                continue;
+            }
+        };
         let claim = match index.settings.keep_reports {
             true => rebuild::claim(pod, &interface, published),
             false => Claim {
@@ -197,7 +237,7 @@ pub(super) fn pod_ports(
             },
         };
         match ports.ensure(&unit, port, &claim.wish) {
-            Ok(port) => result.kept.push(port),
+            Ok(port) => result.kept.push((port, coming)),
             Err(problem) => result
                 .problems
                 .push(match claim.says(pod, &interface.ifname) {
@@ -213,15 +253,15 @@ pub(super) fn pod_ports(
     let present: Vec<&Port> = ports
         .of(&unit)
         .iter()
-        .filter(|port| *port.uid == *pod.uid && !result.kept.contains(port))
+        .filter(|port| *port.uid == *pod.uid && !result.has(port))
         .collect();
-    let mut unchanged: Vec<Port> = Vec::new();
+    let mut unchanged: Vec<(Port, Option<Coming>)> = Vec::new();
     for (ifname, problem) in interfaces.refused {
         let named = |port: &&&Port| ifname.as_deref().is_none_or(|name| *name == *port.ifname);
-        let has: Vec<Port> = present
+        let has: Vec<_> = present
             .iter()
             .filter(named)
-            .map(|port| (*port).clone())
+            .map(|port| ((*port).clone(), None))
             .collect();
         if has.is_empty() || ifname.is_none() {
             result.problems.push(problem);
@@ -241,19 +281,4 @@ pub(super) fn port(ns: &str, name: &str, pod: &PodEntry, interface: &Interface) 
         subnet: interface.subnet.as_str().into(),
         assigned: NOTHING,
     }
-}
-
-/// Two pods of one virtual machine have one port, on one node at a time; it is whose it was first. So the target of a live
-/// migration has none: it waits, KubeVirt gives up, and the machine goes on where it is.
-pub(super) fn held(index: &Index, observed: &Observed, unit: &Unit, lsp: &str) -> Option<Problem> {
-    let row = observed.find(&RowId::new("Logical_Switch_Port", lsp))?;
-    let holder = observed.unit_of(row)?;
-    (holder != *unit && index.wants(&holder)).then(|| {
-        Problem::new(
-            "PortHeld",
-            format!(
-                "port {lsp} belongs to {holder} of the same virtual machine: it gets it when that is gone; live migration is not supported, stop the machine and start it"
-            ),
-        )
-    })
 }

@@ -2,7 +2,8 @@
 
 use super::Engine;
 use super::load::unrecorded;
-use super::prepare::{held, pod_ports, port};
+use super::machine::{Part, Who, part};
+use super::prepare::{pod_ports, port};
 use crate::index::{Index, Place, PodEntry};
 use crate::ipam::{Ports, Wish};
 use crate::observed::Observed;
@@ -16,7 +17,7 @@ impl Engine {
     /// Takes the addresses of running pods from what they and their nodes report. What cannot be.
     pub(super) async fn rebuild(&mut self) -> Vec<(Unit, Problem)> {
         let shared = self.shared.clone();
-        let sought = shared.read(|index| sought(index, &self.ports));
+        let sought = shared.read(|index| sought(index, &self.ports, &self.observed));
         let (published, mut problems) = if sought.is_empty() {
             Default::default()
         } else if let Some(chassis) = &self.chassis {
@@ -43,9 +44,9 @@ impl Engine {
 }
 
 /// The interfaces whose addresses only the nodes may know.
-fn sought(index: &Index, ports: &Ports) -> Vec<Sought> {
+fn sought(index: &Index, ports: &Ports, observed: &Observed) -> Vec<Sought> {
     let mut all = Vec::new();
-    for ((ns, name), pod) in unrecorded(index, ports) {
+    for ((ns, name), pod) in unrecorded(index, ports, observed) {
         if pod.networks().is_none() {
             continue;
         }
@@ -76,7 +77,7 @@ fn take(
     observed: &Observed,
     published: &Published,
 ) -> Vec<(Unit, Problem)> {
-    let mut pods: Vec<_> = unrecorded(index, ports)
+    let mut pods: Vec<_> = unrecorded(index, ports, observed)
         .map(|(key, pod)| (key.clone(), pod.clone()))
         .collect();
     // Who is older was there first, if two say that they have the same address.
@@ -114,7 +115,12 @@ fn claim_all(
         let claim = claim(pod, &interface, published);
         let port = port(ns, name, pod, &interface);
         let says_something = claim.source == source && claim.wish != Wish::default();
-        if says_something && held(index, observed, &unit, &port.lsp).is_none() {
+        let who = Who { ns, name, pod };
+        let may = || {
+            let part = part(index, observed, ports, who, &interface);
+            matches!(part, Part::Holder(_) | Part::Heir { .. })
+        };
+        if says_something && may() {
             let _ = ports.ensure(&unit, port, &claim.wish);
         }
     }

@@ -1,6 +1,6 @@
 //! What a change of an object makes dirty.
 
-use super::{DpuEntry, Index, NadEntry, NodeEntry, ObjectKey, Place, PodEntry};
+use super::{DpuEntry, Index, MigrationEntry, NadEntry, NodeEntry, ObjectKey, Place, PodEntry};
 use super::{ServiceEntry, SliceEntry, SubnetEntry, VpcEntry};
 use crate::rows::Unit;
 use api::names::{DEFAULT_SUBNET, DEFAULT_VPC};
@@ -116,8 +116,12 @@ impl Index {
             .pods
             .iter()
             .filter(|(_, pod)| moved.contains(&*pod.node));
-        let pods = on_them.map(|((ns, name), _)| Unit::pod(ns, name));
-        dirty.units.extend(pods);
+        for (key, pod) in on_them {
+            let keys = self.beside(key, Some(pod)).into_iter().chain([key.clone()]);
+            dirty
+                .units
+                .extend(keys.map(|(ns, name)| Unit::pod(ns, name)));
+        }
         dirty.units.extend(moved.into_iter().map(Unit::Node));
     }
 
@@ -180,6 +184,8 @@ impl Index {
         } else {
             self.multihomed.remove(&key);
         }
+        self.put_into_machine(&key, entry.as_ref());
+        let mut beside = self.beside(&key, self.pods.get(&key));
         let changed = match (self.pods.get_mut(&key), entry) {
             (None, None) => false,
             (Some(old), Some(new)) => {
@@ -197,7 +203,58 @@ impl Index {
             }
         };
         if changed {
-            dirty.units.insert(Unit::pod(key.0, key.1));
+            // Pods of one machine share its ports.
+            beside.extend(self.beside(&key, self.pods.get(&key)));
+            let units = beside.into_iter().chain([key]);
+            dirty
+                .units
+                .extend(units.map(|(ns, name)| Unit::pod(ns, name)));
+        }
+    }
+
+    /// Keeps the lists of machines' pods, before the pod itself is put.
+    fn put_into_machine(&mut self, key: &ObjectKey, entry: Option<&PodEntry>) {
+        let machine =
+            |pod: Option<&PodEntry>| Some((key.0.clone(), pod?.vm.as_deref()?.to_owned()));
+        let (before, after) = (machine(self.pods.get(key)), machine(entry));
+        if before == after {
+            return;
+        }
+        if let Some(before) = before
+            && let hash_map::Entry::Occupied(mut pods) = self.machines.entry(before)
+        {
+            pods.get_mut().remove(&key.1);
+            if pods.get().is_empty() {
+                pods.remove();
+            }
+        }
+        if let Some(after) = after {
+            let pods = self.machines.entry(after).or_default();
+            pods.insert(key.1.clone());
+        }
+    }
+
+    pub(super) fn put_migration(
+        &mut self,
+        key: ObjectKey,
+        entry: Option<MigrationEntry>,
+        dirty: &mut Dirty,
+    ) {
+        let ns = key.0.clone();
+        let vms = [self.migrations.get(&key), entry.as_ref()];
+        let vms: BTreeSet<Box<str>> = vms
+            .into_iter()
+            .flatten()
+            .map(|one| one.vm.clone())
+            .collect();
+        if !replace(self.migrations.entry(key), entry) {
+            return;
+        }
+        for vm in vms {
+            let pods = self.pods_of(&ns, &vm);
+            dirty
+                .units
+                .extend(pods.map(|(name, _)| Unit::pod(&*ns, name)));
         }
     }
 

@@ -1,10 +1,11 @@
 //! Which kinds of objects the index takes, one implementation for each watcher.
 
 use super::{
-    Dirty, DpuEntry, Index, NadEntry, NodeEntry, ObjectKey, PodEntry, ServiceEntry, SliceEntry,
+    Dirty, DpuEntry, Index, MigrationEntry, NadEntry, NodeEntry, ObjectKey, PodEntry, ServiceEntry,
+    SliceEntry,
 };
 use super::{SubnetEntry, VpcEntry};
-use api::{Dpu, NetworkAttachmentDefinition, Subnet, Vpc};
+use api::{Dpu, NetworkAttachmentDefinition, Subnet, VirtualMachineInstanceMigration, Vpc};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt as _};
@@ -85,6 +86,18 @@ impl Indexed for NetworkAttachmentDefinition {
     }
     fn keys(index: &Index) -> Vec<ObjectKey> {
         index.nads.keys().cloned().collect()
+    }
+}
+
+impl Indexed for VirtualMachineInstanceMigration {
+    fn put(&self, index: &mut Index, dirty: &mut Dirty) {
+        index.put_migration(self.key(), Some(MigrationEntry::from(self)), dirty);
+    }
+    fn remove(key: ObjectKey, index: &mut Index, dirty: &mut Dirty) {
+        index.put_migration(key, None, dirty);
+    }
+    fn keys(index: &Index) -> Vec<ObjectKey> {
+        index.migrations.keys().cloned().collect()
     }
 }
 

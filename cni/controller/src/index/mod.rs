@@ -6,6 +6,7 @@
 mod change;
 mod dpu;
 mod kinds;
+mod machine;
 mod nad;
 mod node;
 mod pod;
@@ -16,6 +17,7 @@ pub use change::Dirty;
 pub(crate) use dpu::unpaired;
 pub use dpu::{DpuEntry, Pair, Place};
 pub use kinds::Indexed;
+pub use machine::MigrationEntry;
 pub use nad::NadEntry;
 pub use node::{NodeEntry, Said};
 pub use pod::{PodEntry, Reports, Requests};
@@ -69,6 +71,10 @@ pub struct Index {
     pub pods: HashMap<ObjectKey, PodEntry>,
     /// Those of `pods` that ask for secondary networks.
     multihomed: BTreeSet<ObjectKey>,
+    /// Names of those of `pods` that run a machine, by its namespace and name.
+    machines: HashMap<ObjectKey, BTreeSet<String>>,
+    /// By namespace and name.
+    pub migrations: BTreeMap<ObjectKey, MigrationEntry>,
 }
 
 impl Index {

@@ -2,7 +2,7 @@
 
 use api::names::{
     ANNOTATION_IPS, ANNOTATION_MAC, ANNOTATION_MIRROR, ANNOTATION_NETWORK_IPS,
-    ANNOTATION_NETWORK_STATUS, ANNOTATION_NETWORKS,
+    ANNOTATION_NETWORK_STATUS, ANNOTATION_NETWORKS, LABEL_MIGRATION_UID,
 };
 use k8s_openapi::api::core::v1::Pod;
 use std::net::IpAddr;
@@ -18,6 +18,8 @@ pub struct PodEntry {
     pub node: Box<str>,
     /// The virtual machine it runs, if it is KubeVirt's.
     pub vm: Option<Box<str>>,
+    /// UID of the migration that it says it is the target of. Only for a VM's pod.
+    pub migration: Option<Box<str>>,
     /// What it asks for; none for most pods.
     pub requests: Option<Box<Requests>>,
     /// What it reports.
@@ -77,11 +79,15 @@ impl PodEntry {
         };
         let pod_ips = status.and_then(|s| s.pod_ips.as_ref());
         let network_status = annotation(ANNOTATION_NETWORK_STATUS).filter(|_| keep_reports);
+        let vm = owner_vm(pod);
+        let labels = pod.metadata.labels.as_ref().filter(|_| vm.is_some());
+        let migration = labels.and_then(|labels| labels.get(LABEL_MIGRATION_UID));
         Some(Self {
             uid: uid.into(),
             mirror_uid: (uid != object_uid).then(|| object_uid.into()),
             node: node.into(),
-            vm: owner_vm(pod).map(Into::into),
+            vm: vm.map(Into::into),
+            migration: migration.map(|uid| uid.as_str().into()),
             requests: (requests != Requests::default()).then(|| Box::new(requests)),
             reports: Reports {
                 pod_ips: pod_ips
@@ -114,6 +120,7 @@ impl PodEntry {
         self.uid == other.uid
             && self.node == other.node
             && self.vm == other.vm
+            && self.migration == other.migration
             && self.requests == other.requests
     }
 }

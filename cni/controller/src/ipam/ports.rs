@@ -144,6 +144,22 @@ impl Ports {
         Ok(port)
     }
 
+    /// Hands a port over to another unit, with its addresses: the next pod of the same machine has it from now on.
+    pub fn hand_over(&mut self, from: &Unit, to: &Unit, lsp: &str, uid: &str) {
+        let Some(ports) = self.units.get_mut(from) else {
+            return;
+        };
+        let Some(position) = ports.iter().position(|port| *port.lsp == *lsp) else {
+            return;
+        };
+        let port = ports.swap_remove(position);
+        if ports.is_empty() {
+            self.units.remove(from);
+        }
+        let uid = uid.into();
+        self.keep(to.clone(), Port { uid, ..port });
+    }
+
     /// Gives back the port's addresses. To be called when its row is gone.
     pub fn release(&mut self, unit: &Unit, port: &Port) {
         let Some(ports) = self.units.get_mut(unit) else {

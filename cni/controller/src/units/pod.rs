@@ -5,7 +5,9 @@ use crate::index::{Index, NadEntry, Place, PodEntry, unpaired};
 use crate::ipam::{Port, Wish, with_prefix};
 use crate::rows::{DesiredRow, Problem, RowId};
 use api::names::{self, PRIMARY_IFNAME};
-use api::{Mac, PodPort, PortFacts, Role, Selection, request_network_ips, selections};
+use api::{
+    Mac, MigrationTarget, PodPort, PortFacts, Role, Selection, request_network_ips, selections,
+};
 use ovsdb::Datum;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,6 +21,19 @@ pub struct Interface {
     pub subnet: String,
     /// What was asked for.
     pub wish: Wish,
+    /// Whether it is a vhost-user socket of a VM (or the tap that stands in for one).
+    pub vhost_user: bool,
+}
+
+/// Where a machine's port is coming to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coming {
+    /// The pod.
+    pub target: MigrationTarget,
+    /// Where its ports are.
+    pub chassis: String,
+    /// Whether the port there passes nothing before the machine has announced itself, or has arrived.
+    pub silent: bool,
 }
 
 /// The interfaces of a pod, and what is wrong with those that it cannot have.
@@ -118,6 +133,7 @@ fn primary(index: &Index, ns: &str, pod: &PodEntry) -> Result<Interface, Problem
         ifname: PRIMARY_IFNAME.to_owned(),
         subnet,
         wish: Wish { ips, mac },
+        vhost_user: false,
     })
 }
 
@@ -166,6 +182,7 @@ fn secondary(index: &Index, ns: &str, asked: &Selection) -> Result<Option<Interf
             ips: asked.addresses().map_err(invalid)?,
             mac: asked.mac().map_err(invalid)?,
         },
+        vhost_user: ours.vhost_user,
     }))
 }
 
@@ -191,7 +208,15 @@ pub fn port_name(ns: &str, name: &str, pod: &PodEntry, interface: &Interface) ->
 }
 
 /// The row of a port that has its addresses.
-pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> DesiredRow {
+///
+/// While its machine migrates it is on two chassis, and no UID is asked of who binds it: each of the two pods has its own.
+pub fn row(
+    index: &Index,
+    (ns, name): (&str, &str),
+    pod: &PodEntry,
+    port: &Port,
+    coming: Option<&Coming>,
+) -> DesiredRow {
     let keep = DesiredRow::new("Logical_Switch_Port", &*port.lsp);
     // Without its subnet, or its place, nothing can be said of the row; as long as the pod runs it stays.
     let subnet = index.subnets.get(&*port.subnet);
@@ -201,6 +226,8 @@ pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> 
     let Some(Place { chassis, host }) = index.place(&pod.node) else {
         return keep;
     };
+    let mut places = vec![chassis];
+    places.extend(coming.map(|coming| coming.chassis.clone()));
     let assigned = &port.assigned;
     let ips: Vec<_> = assigned
         .ips
@@ -209,14 +236,14 @@ pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> 
         .collect();
     let primary = &*port.ifname == PRIMARY_IFNAME;
     let facts = PortFacts {
-        chassis: [chassis.clone()].into(),
+        chassis: places.iter().cloned().collect(),
         host,
         role: Role::Pod(PodPort {
             namespace: ns.to_owned(),
             name: name.to_owned(),
             uid: pod.uid.to_string(),
             ifname: port.ifname.to_string(),
-            target: None,
+            target: coming.map(|coming| coming.target.clone()),
         }),
         subnet: port.subnet.to_string(),
         mac: assigned.mac,
@@ -235,12 +262,20 @@ pub fn row(index: &Index, ns: &str, name: &str, pod: &PodEntry, port: &Port) -> 
         .chain(assigned.ips.iter().map(ToString::to_string))
         .collect();
     let addresses = addresses.join(" ");
-    let options = [("iface-id-ver", &*pod.uid), ("requested-chassis", &chassis)];
+    // The first is the main one.
+    let mut options = BTreeMap::from([("requested-chassis", places.join(","))]);
+    match coming {
+        None => drop(options.insert("iface-id-ver", pod.uid.to_string())),
+        Some(Coming { silent: true, .. }) => {
+            options.insert("activation-strategy", "rarp".to_owned());
+        }
+        Some(_) => {}
+    }
     let row = keep
         .set("name", &*port.lsp)
         .set("addresses", addresses.as_str())
         .set("port_security", addresses.as_str())
-        .set("options", Datum::from(BTreeMap::from(options)))
+        .set("options", Datum::map(options))
         .set("external_ids", Datum::from(facts.encode()))
         .parent(RowId::new("Logical_Switch", &*port.subnet), "ports");
     dhcp::answered(row, &port.subnet, pod.vm.is_some(), &assigned.ips)

@@ -32,6 +32,7 @@ struct Metadata {
     creation_timestamp: Option<Time>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +61,7 @@ impl<'de> Deserialize<'de> for LeanPod {
             creation_timestamp: text.metadata.creation_timestamp,
             annotations: text.metadata.annotations,
             owner_references: text.metadata.owner_references,
+            labels: text.metadata.labels,
             ..ObjectMeta::default()
         };
         let spec = text.spec.map(|spec| PodSpec {
@@ -123,7 +125,7 @@ mod tests {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": "web-0", "namespace": "ns", "uid": "u", "resourceVersion": "7",
-                "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"app": "web"},
+                "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"kubevirt.io/migrationJobUID": "m"},
                 "annotations": {
                     "kubernetes.io/config.mirror": "mirror",
                     "k8s.v1.cni.cncf.io/networks": "a,b",
@@ -146,7 +148,12 @@ mod tests {
         );
         let entry = PodEntry::from_pod(lean.pod(), true).unwrap();
         assert_eq!(Some(&entry), PodEntry::from_pod(&whole, true).as_ref());
-        assert!(entry.vm.is_some() && entry.requests.is_some() && entry.mirror_uid.is_some());
+        assert!(
+            entry.vm.is_some()
+                && entry.migration.is_some()
+                && entry.requests.is_some()
+                && entry.mirror_uid.is_some()
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod lean;
 
 use crate::index::{Index, Indexed};
 use crate::shared::Shared;
-use api::{Dpu, NetworkAttachmentDefinition, Subnet, Vpc};
+use api::{Dpu, NetworkAttachmentDefinition, Subnet, VirtualMachineInstanceMigration, Vpc};
 use futures::StreamExt as _;
 use informer::{Informer, Told, key};
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// The kinds that have to be listed before anything is planned.
-pub const KINDS: [&str; 8] = [
+pub const KINDS: [&str; 9] = [
     "Vpcs",
     "Subnets",
     "Nodes",
@@ -30,6 +30,7 @@ pub const KINDS: [&str; 8] = [
     "EndpointSlices",
     "Pods",
     "Dpus",
+    "VirtualMachineInstanceMigrations",
 ];
 
 /// How long a watch lasts, in seconds, if nobody says otherwise.
@@ -41,7 +42,17 @@ const PODS: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed
 /// Starts all watches, each asked for again after `period` seconds; they end when the set is
 /// dropped.
 pub fn start(client: &Client, shared: &Arc<Shared>, period: u32) -> JoinSet<()> {
-    let [vpcs, subnets, nodes, nads, services, slices, pods, dpus] = KINDS;
+    let [
+        vpcs,
+        subnets,
+        nodes,
+        nads,
+        services,
+        slices,
+        pods,
+        dpus,
+        migrations,
+    ] = KINDS;
     let mut set = JoinSet::new();
     let mut follow = Follow {
         client,
@@ -55,6 +66,13 @@ pub fn start(client: &Client, shared: &Arc<Shared>, period: u32) -> JoinSet<()> 
     // Multus need not be there.
     let multus = follow.informer(nads).may_be_unknown();
     follow.these(multus, nads, read_guarded::<NetworkAttachmentDefinition>);
+    // Nor KubeVirt.
+    let kubevirt = follow.informer(migrations).may_be_unknown();
+    follow.these(
+        kubevirt,
+        migrations,
+        read_guarded::<VirtualMachineInstanceMigration>,
+    );
     follow.plain::<Service>(services);
     follow.plain::<EndpointSlice>(slices);
     follow.guarded::<Dpu>(dpus);

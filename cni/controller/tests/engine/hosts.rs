@@ -90,7 +90,7 @@ fn host(labels: &Value, annotations: &Value) -> Value {
     json!({"metadata": {"name": "h1", "uid": "host", "labels": labels, "annotations": annotations}})
 }
 
-fn dpu(name: &str, node: &str) -> Value {
+pub(crate) fn dpu(name: &str, node: &str) -> Value {
     json!({"apiVersion": "iaas.yusur.io/v1", "kind": "Dpu",
         "metadata": {"name": name, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"dpuNode": node, "hostNode": "h1", "address": "198.18.0.12"}})

@@ -1,4 +1,4 @@
-//! Ports of virtual machines: what a VM asks for in its secondary networks, and its pods one after the other.
+//! Ports of virtual machines: what a VM asks for in its secondary networks, and its pods one after the other (`migrations.rs`: two at a time).
 
 use crate::server::Server;
 use crate::world::{Controller, View};
@@ -73,7 +73,7 @@ async fn a_machine_keeps_the_address_that_it_asks_for_and_is_on_one_node_at_a_ti
         assert_eq!(reason, "PortHeld");
         assert!(
             sentence.contains("belongs to pod/ns/source")
-                && sentence.contains("live migration is not supported"),
+                && sentence.contains("no VirtualMachineInstanceMigration under way"),
             "{sentence}"
         );
     }

@@ -7,6 +7,7 @@ mod disaster;
 mod fencing;
 mod hosts;
 mod machines;
+mod migrations;
 mod planning;
 mod server;
 mod world;

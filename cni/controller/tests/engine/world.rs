@@ -198,7 +198,7 @@ impl View {
         }
     }
 
-    fn rows(&self, table: &str) -> Vec<Row> {
+    pub(crate) fn rows(&self, table: &str) -> Vec<Row> {
         self.0.read(|snapshot| snapshot.raw(table).collect())
     }
 

@@ -40,7 +40,7 @@ fn port(world: &World, name: &str, host: u8, vm: bool) -> DesiredRow {
             ],
         },
     };
-    pod::row(&world.index, "a", name, &entry, &port)
+    pod::row(&world.index, ("a", name), &entry, &port, None)
 }
 
 #[test]

@@ -148,6 +148,6 @@ fn without_its_subnet_a_port_is_kept_as_it_is() {
             ips: vec![],
         },
     };
-    let row = row(&empty, "ns", "p", &pod(&json!({})), &port);
+    let row = row(&empty, ("ns", "p"), &pod(&json!({})), &port, None);
     assert!(row.columns.is_empty() && row.parents.is_empty());
 }
