@@ -110,15 +110,17 @@ async fn row(
     place: Option<&Place>,
     deadline: Instant,
 ) -> Result<Row, Error> {
-    let holder = match place.and_then(|place| place.end(0).machine_kind()) {
-        Some(here) => pair::holder(node, add, wanted, here, deadline).await?,
-        None => None,
+    let row = node.southbound.row(wanted, deadline);
+    let Some(here) = place.and_then(|place| place.end(0).machine_kind()) else {
+        return Ok(row.await?);
     };
-    let row = node.southbound.row(wanted, deadline).await;
-    row.map_err(|unfound| match holder {
+    let holder = pair::holder(node, add, wanted, here, deadline).await?;
+    let row = row.await.map_err(|unfound| match holder {
         Some(holder) if !unfound.away => holder.has_it(&add.pod, &add.id.ifname),
         _ => unfound.into(),
-    })
+    })?;
+    pair::agree(node, add, &row, here, deadline).await?;
+    Ok(row)
 }
 
 /// An attachment is added once. One whose link died with its namespace is no longer one; a socket has no link, and is one until its DEL.

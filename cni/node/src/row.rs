@@ -2,10 +2,13 @@
 //!
 //! Only external_ids are believed ([`api::PortFacts`]): any chassis may write the rest of a row (design, §2.1). A DPU's chassis has
 //! rows of its own pods and rows of its host's: who asks for the one never sees the other.
+//!
+//! While a virtual machine migrates its row is that of two pods: its own, and the one that the machine is coming to
+//! ([`api::MigrationTarget`]). Both find it. Machines behind a DPU do not migrate.
 
 use std::collections::BTreeMap;
 
-use api::{FactError, PortFacts, TAG_HOST, TAG_IFNAME, TAG_POD, TAG_ROLE, TAG_UID};
+use api::{FactError, PortFacts, TAG_HOST, TAG_IFNAME, TAG_POD, TAG_ROLE, TAG_TARGET_UID, TAG_UID};
 use cni_bin::code;
 
 use crate::attachment::Pod;
@@ -55,22 +58,33 @@ pub(crate) enum Missing {
 /// A row as the southbound database has it: logical_port and external_ids.
 pub(crate) type Candidate<'a> = (&'a str, &'a BTreeMap<String, String>);
 
+impl Wanted<'_> {
+    /// Whether a row with these tags may have to do with it.
+    pub(crate) fn may_be<'t>(&self, tag: impl Fn(&str) -> Option<&'t str>) -> bool {
+        let of_this_side = tag(TAG_HOST) == self.host;
+        of_this_side && (self.is_of(&tag) || tag(TAG_POD) == Some(&self.pod.to_string()))
+    }
+
+    /// Whether it is the pod's, or that of a machine which is migrating to it.
+    fn is_of<'t>(&self, tag: impl Fn(&str) -> Option<&'t str>) -> bool {
+        let uid = Some(self.pod.uid.as_str());
+        tag(TAG_UID) == uid || (self.host.is_none() && tag(TAG_TARGET_UID) == uid)
+    }
+}
+
 /// Looks for the row of exactly this pod (by UID) and interface.
 pub(crate) fn find<'a>(
     rows: impl IntoIterator<Item = Candidate<'a>>,
     wanted: &Wanted<'_>,
 ) -> Result<Row, Missing> {
-    let name = wanted.pod.to_string();
     let (mut have, mut earlier) = (Vec::new(), None);
     for (logical_port, ids) in rows {
         let tag = |key: &str| ids.get(key).map(String::as_str);
-        if tag(TAG_HOST) != wanted.host {
+        if !wanted.may_be(tag) {
             continue;
         }
-        if tag(TAG_UID) != Some(&wanted.pod.uid) {
-            if tag(TAG_POD) == Some(&name) {
-                earlier = tag(TAG_UID).map(str::to_owned);
-            }
+        if !wanted.is_of(tag) {
+            earlier = tag(TAG_UID).map(str::to_owned);
             continue;
         }
         if tag(TAG_IFNAME) != Some(wanted.ifname) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::names::marker;
-use api::{TAG_HOST, TAG_POD, TAG_ROLE, TAG_UID};
+use api::{TAG_HOST, TAG_ROLE};
 use cni_bin::code;
 use ovsdb::{Client, Condition, MonitorSpec, Replica, Uuid};
 use tokio::time::Instant;
@@ -18,6 +18,9 @@ ovsdb::table! {
         logical_port: String,
         chassis: Option<Uuid>,
         requested_chassis: Option<Uuid>,
+        /// Of a machine that migrates: the chassis that have it beside the first one (OVN 22.06 and later).
+        additional_chassis: Vec<Uuid>,
+        requested_additional_chassis: Vec<Uuid>,
         external_ids: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
     }
@@ -107,14 +110,9 @@ impl Southbound {
     }
 
     fn find(&self, wanted: &Wanted<'_>) -> Result<Row, Missing> {
-        let name = wanted.pod.to_string();
-        let rows: Vec<PortBinding> = self.replica.read(|rows| {
-            select(rows, |row| {
-                let wanted_pod = external_id(row, TAG_UID) == Some(&wanted.pod.uid)
-                    || external_id(row, TAG_POD) == Some(&name);
-                wanted_pod && external_id(row, TAG_HOST) == wanted.host
-            })
-        });
+        let rows: Vec<PortBinding> = self
+            .replica
+            .read(|rows| select(rows, |row| wanted.may_be(|key| external_id(row, key))));
         row::find(
             rows.iter()
                 .map(|row| (row.logical_port.as_str(), &row.external_ids)),
@@ -195,6 +193,13 @@ impl Southbound {
                     "chassis {} is not in the southbound database: ovn-controller has not registered it",
                     self.chassis
                 )),
+                // The second one of a machine that migrates: the first has it, as it should.
+                (Some(row), Some(ours))
+                    if row.requested_additional_chassis.contains(&ours)
+                        || row.additional_chassis.contains(&ours) =>
+                {
+                    None
+                }
                 (Some(PortBinding { chassis: Some(bound), .. }), Some(ours)) if bound != ours => {
                     Some(format!("port {logical_port} is bound by another chassis ({bound})"))
                 }

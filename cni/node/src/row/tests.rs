@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Mac, PodPort, Role};
+use api::{Mac, MigrationTarget, PodPort, Role};
 use proptest::prelude::*;
 
 use super::*;
@@ -140,6 +140,70 @@ fn what_is_missing_is_named() {
     );
 }
 
+/// A machine's row while it migrates.
+fn migrating(source: (&str, &str), target: (&str, &str), ifname: &str) -> PortFacts {
+    let mut facts = facts(source.0, source.1, ifname, "blue");
+    facts.chassis.insert("n2".to_owned());
+    if let Role::Pod(pod) = &mut facts.role {
+        pod.target = Some(MigrationTarget {
+            name: target.0.into(),
+            uid: target.1.into(),
+        });
+    }
+    facts
+}
+
+#[test]
+fn a_migrating_machines_row_is_that_of_both_pods_and_of_no_third() {
+    let rows = [(
+        "default/vm/blue/net1",
+        migrating(("vm-a", "u1"), ("vm-b", "u2"), "net1").encode(),
+    )];
+    let pod = |name: &str, uid: &str| Pod {
+        name: name.into(),
+        ..pod(uid)
+    };
+    for pod in [pod("vm-a", "u1"), pod("vm-b", "u2")] {
+        let row = look(&rows, &pod, "net1", Some("blue")).unwrap();
+        assert_eq!(row.logical_port, "default/vm/blue/net1");
+        assert_eq!(
+            row.facts.pod().unwrap().is_coming_to(&pod.uid),
+            pod.uid == "u2"
+        );
+        let have = vec!["net1".to_owned()];
+        assert_eq!(
+            look(&rows, &pod, "net2", None),
+            Err(Missing::NoInterface { have })
+        );
+        let other = look(&rows, &pod, "net1", Some("red"));
+        assert!(matches!(other, Err(Missing::OtherSubnet { .. })));
+    }
+    // The target of a migration that is over, and a source of the same name as before.
+    assert_eq!(
+        look(&rows, &pod("vm-c", "u3"), "net1", None),
+        Err(Missing::NoRow)
+    );
+    let uid = "u1".to_owned();
+    assert_eq!(
+        look(&rows, &pod("vm-a", "u9"), "net1", None),
+        Err(Missing::EarlierPod { uid })
+    );
+    // Machines behind a DPU do not migrate, whatever a row says.
+    let mut of_host = migrating(("vm-a", "u1"), ("vm-b", "u2"), "net1");
+    of_host.host = Some("h1".into());
+    let ids = of_host.encode();
+    let target = pod("vm-b", "u2");
+    for host in [None, Some("h1")] {
+        let wanted = Wanted {
+            pod: &target,
+            ifname: "net1",
+            subnet: None,
+            host,
+        };
+        assert_eq!(find([("p", &ids)], &wanted), Err(Missing::NoRow));
+    }
+}
+
 #[test]
 fn a_host_sees_its_own_rows_alone_and_the_dpu_its_own() {
     let of = |host: Option<&str>, uid: &str| {
@@ -206,19 +270,28 @@ proptest! {
     /// Another pod's row is never taken, whatever rows there are and in whatever order.
     #[test]
     fn only_the_own_row_is_ever_found(
-        rows in proptest::collection::vec(("[ab]", "u[0-3]", "eth0|net1", "default|blue"), 0..12),
+        rows in proptest::collection::vec(
+            ("[ab]", "u[0-3]", "eth0|net1", "default|blue", proptest::option::of("u[0-3]")),
+            0..12,
+        ),
         uid in "u[0-3]",
         ifname in "eth0|net1",
         subnet in proptest::option::of("default|blue"),
     ) {
         let rows: Vec<_> = rows
             .iter()
-            .map(|(name, uid, ifname, subnet)| (name.as_str(), facts("web", uid, ifname, subnet).encode()))
+            .map(|(name, uid, ifname, subnet, target)| {
+                let mut facts = facts("web", uid, ifname, subnet);
+                if let Role::Pod(pod) = &mut facts.role {
+                    pod.target = target.as_ref().map(|uid| MigrationTarget { name: "x".into(), uid: uid.clone() });
+                }
+                (name.as_str(), facts.encode())
+            })
             .collect();
         match look(&rows, &pod(&uid), &ifname, subnet.as_deref()) {
             Ok(row) => {
                 let port = row.facts.pod().unwrap();
-                prop_assert_eq!(&port.uid, &uid);
+                prop_assert!(port.uid == uid || port.is_coming_to(&uid));
                 prop_assert_eq!(&port.ifname, &ifname);
                 prop_assert!(subnet.is_none_or(|subnet| subnet == row.facts.subnet));
             }

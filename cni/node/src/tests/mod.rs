@@ -5,6 +5,7 @@ mod certificate;
 mod events;
 mod faults;
 pub(crate) mod guest;
+mod migration;
 mod server;
 mod vhostuser;
 pub(crate) mod world;

@@ -17,6 +17,7 @@ use crate::vhostuser::watch;
 
 mod faults;
 mod machine;
+mod migration;
 mod tap;
 
 pub(super) const VM: TestPod = TestPod {

@@ -103,44 +103,29 @@ impl World {
 
     /// What cni-controller does for a scheduled pod's interface. `host` is the last byte of its addresses.
     pub(crate) fn allocate(&self, pod: &TestPod, ifname: &str, subnet: &str, host: u8) {
-        let third = if subnet == "blue" { 1 } else { 0 };
-        let facts = PortFacts {
-            chassis: BTreeSet::from([NODE.to_owned()]),
-            host: None,
-            role: Role::Pod(PodPort {
-                namespace: "default".into(),
-                name: pod.name.into(),
-                uid: pod.uid.into(),
-                ifname: ifname.into(),
-                target: None,
-            }),
-            subnet: subnet.into(),
-            mac: Mac([0x0a, 0x58, 0x0a, 0xf4, third, host]),
-            ips: vec![
-                format!("10.244.{third}.{host}/24").parse().unwrap(),
-                format!("fd00:10:244:{third}::{host:x}/64").parse().unwrap(),
-            ],
-            gateways: vec![
-                format!("10.244.{third}.1").parse().unwrap(),
-                format!("fd00:10:244:{third}::1").parse().unwrap(),
-            ],
-            routes: vec![Route {
-                dst: format!("10.{}.0.0/16", 96 + third).parse().unwrap(),
-                via: format!("10.244.{third}.1").parse().unwrap(),
-            }],
-            mtu: None,
-            default_route: ifname == "eth0",
-        };
-        let port = pod.port(ifname, subnet);
+        self.write_port(
+            &pod.port(ifname, subnet),
+            &facts(pod, NODE, ifname, subnet, host),
+            &format!("requested-chassis={NODE} iface-id-ver={}", pod.uid),
+        );
+    }
+
+    /// A logical port with these facts and `options`, in the place of what there was of that name.
+    pub(crate) fn write_port(&self, port: &str, facts: &PortFacts, options: &str) {
         let ips: Vec<_> = facts.ips.iter().map(|ip| ip.addr().to_string()).collect();
         let addresses = format!("{} {}", facts.mac, ips.join(" "));
+        let options = options.split(' ').map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap();
+            format!("'options:{key}=\"{value}\"'")
+        });
         self.ovn.nbctl(&format!(
             "--may-exist lsp-add {subnet} {port} -- lsp-set-addresses {port} '{addresses}' \
              -- lsp-set-port-security {port} '{addresses}' \
-             -- set Logical_Switch_Port {port} options:requested-chassis={NODE} options:iface-id-ver={}",
-            pod.uid
+             -- clear Logical_Switch_Port {port} options -- set Logical_Switch_Port {port} {options}",
+            subnet = facts.subnet,
+            options = options.collect::<Vec<_>>().join(" "),
         ));
-        self.ovn.set_facts(&port, &facts);
+        self.ovn.set_facts(port, facts);
     }
 
     /// What is left of attachments on this node: links, OVS interfaces, journal.
@@ -166,6 +151,44 @@ impl World {
             .collect();
         let all = links.chain(interfaces).chain(records).chain(mounts);
         all.collect()
+    }
+}
+
+/// What cni-controller says of a pod's interface on that chassis. `host` is the last byte of its addresses.
+pub(crate) fn facts(
+    pod: &TestPod,
+    chassis: &str,
+    ifname: &str,
+    subnet: &str,
+    host: u8,
+) -> PortFacts {
+    let third = if subnet == "blue" { 1 } else { 0 };
+    PortFacts {
+        chassis: BTreeSet::from([chassis.to_owned()]),
+        host: None,
+        role: Role::Pod(PodPort {
+            namespace: "default".into(),
+            name: pod.name.into(),
+            uid: pod.uid.into(),
+            ifname: ifname.into(),
+            target: None,
+        }),
+        subnet: subnet.into(),
+        mac: Mac([0x0a, 0x58, 0x0a, 0xf4, third, host]),
+        ips: vec![
+            format!("10.244.{third}.{host}/24").parse().unwrap(),
+            format!("fd00:10:244:{third}::{host:x}/64").parse().unwrap(),
+        ],
+        gateways: vec![
+            format!("10.244.{third}.1").parse().unwrap(),
+            format!("fd00:10:244:{third}::1").parse().unwrap(),
+        ],
+        routes: vec![Route {
+            dst: format!("10.{}.0.0/16", 96 + third).parse().unwrap(),
+            via: format!("10.244.{third}.1").parse().unwrap(),
+        }],
+        mtu: None,
+        default_route: ifname == "eth0",
     }
 }
 

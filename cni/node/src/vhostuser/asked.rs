@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use api::names::KIND_VHOST_USER as KIND;
 use cni_bin::cni::NetConf;
 use cni_bin::code;
 use serde_json::Value;
@@ -11,7 +12,6 @@ use crate::error::Error;
 
 /// As many queue pairs as KubeVirt gives a machine at most.
 const MAX_QUEUES: u16 = 256;
-const KIND: &str = "vhostuser";
 /// Keys that say something of that kind alone.
 const ITS_KEYS: [&str; 3] = ["queues", "socketVolume", "fallback"];
 

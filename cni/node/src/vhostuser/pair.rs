@@ -1,14 +1,16 @@
-//! The other pod of a virtual machine that migrates.
+//! The other pod of a virtual machine: it migrates, or its next pod came before the last one had gone.
 //!
-//! Both have one logical port, and it is the first one's as long as that lives: the second has no row to see. So its node asks the southbound
-//! database for the machine's port, and the row of the chassis that has it for how it is plugged there (`plugged`). Asked only by an ADD of a
-//! machine's interface that has no row yet. The port is found by the machine's name in the pod's, which is KubeVirt's; what is found is
-//! believed no further than for the sentence of a refusal.
+//! Both have one logical port. While a migration is under way its row names both; before and after, and without one, it is one pod's alone,
+//! and the other one's node has no row to see. So a node asks the southbound database for the machine's port, and the row of the chassis that
+//! has it for how it is plugged there (`plugged`): a machine cannot go from one kind to the other while it runs. Asked only by an ADD of a
+//! machine's interface that is not its pod's alone, and by a CHECK of one that OVN has no flows for. The port is found by the machine's name
+//! in the pod's, which is KubeVirt's; what is found is believed no further than for the sentence of a refusal.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{PortFacts, plugged_kind_key};
+use api::names::owner_of_port;
+use api::{PodPort, PortFacts, plugged_kind_key};
 use cni_bin::code;
 use ovsdb::{Client, Condition, Datum, Transaction};
 use tokio::time::Instant;
@@ -18,7 +20,7 @@ use crate::attachment::Pod;
 use crate::call::Add;
 use crate::error::Error;
 use crate::node::Node;
-use crate::row::Wanted;
+use crate::row::{Row, Wanted};
 
 /// What virt-controller calls the pods of a machine: this, its name, and five characters.
 const LAUNCHER: &str = "virt-launcher-";
@@ -55,12 +57,47 @@ pub(crate) async fn holder(
     };
     let deadline = deadline.min(Instant::now() + PATIENCE);
     let found = look(node.southbound.client(), &port, add, deadline).await;
-    match found {
-        Some(holder) if holder.kind.as_deref().is_some_and(|kind| kind != here) => {
-            Err(holder.other_kind(&add.pod, &add.id.ifname, node.southbound.chassis(), here))
-        }
-        found => Ok(found),
+    found
+        .map(|holder| holder.of_kind(here, add, node.southbound.chassis()))
+        .transpose()
+}
+
+/// Looks whether the machine can come here, when the row of an ADD is one that it is migrating with.
+///
+/// # Errors
+/// As of [`holder`].
+pub(crate) async fn agree(
+    node: &Node,
+    add: &Add,
+    row: &Row,
+    here: &str,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let ours = node.southbound.chassis();
+    let source = row.facts.pod().filter(|pod| pod.is_coming_to(&add.pod.uid));
+    let chassis = row.facts.chassis.iter().find(|chassis| *chassis != ours);
+    let (Some(source), Some(chassis)) = (source, chassis) else {
+        return Ok(());
+    };
+    let deadline = deadline.min(Instant::now() + PATIENCE);
+    let client = node.southbound.client();
+    let holder = Holder::at(client, &row.logical_port, source, chassis, deadline).await;
+    holder.of_kind(here, add, ours).map(drop)
+}
+
+/// Whether the port of an Interface with these external_ids is that of another pod of its machine: of one that has migrated away, or did
+/// not come. ovn-controller has no flows for it here, and it stays until its DEL.
+pub(crate) async fn has_left(node: &Node, ids: &BTreeMap<String, String>) -> bool {
+    let id = |key: &str| ids.get(key).map(String::as_str).unwrap_or_default();
+    let (port, uid) = (id("iface-id"), id("uid"));
+    let of_machine = |(namespace, owner): (&str, &str)| id("pod") != format!("{namespace}/{owner}");
+    if !owner_of_port(port).is_some_and(of_machine) {
+        return false;
     }
+    let deadline = Instant::now() + PATIENCE;
+    let facts = facts(node.southbound.client(), port, deadline).await;
+    let pod = facts.as_ref().and_then(PortFacts::pod);
+    pod.is_some_and(|pod| pod.uid != uid && !pod.is_coming_to(uid))
 }
 
 /// The name of the machine's port, where pod and network say enough.
@@ -79,22 +116,19 @@ fn machine(pod: &Pod) -> Option<&str> {
 }
 
 async fn look(client: &Client, port: &str, add: &Add, deadline: Instant) -> Option<Holder> {
-    let ids = ids(client, "Port_Binding", ("logical_port", port), deadline).await?;
-    let facts = PortFacts::decode(&ids).ok()?;
+    let facts = facts(client, port, deadline).await?;
     let pod = facts.pod()?;
-    let chassis = facts.chassis.first()?.clone();
+    let chassis = facts.chassis.first()?;
     if pod.uid == add.pod.uid || pod.namespace != add.pod.namespace {
         return None;
     }
-    let published = ids_of_chassis(client, &chassis, deadline).await;
-    Some(Holder {
-        kind: published
-            .get(&plugged_kind_key(&pod.uid, &pod.ifname))
-            .cloned(),
-        pod: format!("{}/{}", pod.namespace, pod.name),
-        port: port.to_owned(),
-        chassis,
-    })
+    Some(Holder::at(client, port, pod, chassis, deadline).await)
+}
+
+/// What a port's row says, whosever chassis it is for.
+async fn facts(client: &Client, port: &str, deadline: Instant) -> Option<PortFacts> {
+    let ids = ids(client, "Port_Binding", ("logical_port", port), deadline).await?;
+    PortFacts::decode(&ids).ok()
 }
 
 async fn ids_of_chassis(
@@ -132,6 +166,35 @@ async fn ids(
 }
 
 impl Holder {
+    /// The pod of a row, with the word of the chassis that has it.
+    async fn at(
+        client: &Client,
+        port: &str,
+        pod: &PodPort,
+        chassis: &str,
+        deadline: Instant,
+    ) -> Self {
+        let published = ids_of_chassis(client, chassis, deadline).await;
+        Self {
+            kind: published
+                .get(&plugged_kind_key(&pod.uid, &pod.ifname))
+                .cloned(),
+            pod: format!("{}/{}", pod.namespace, pod.name),
+            port: port.to_owned(),
+            chassis: chassis.to_owned(),
+        }
+    }
+
+    /// Itself, unless its node says that it has it otherwise than `here`.
+    fn of_kind(self, here: &str, add: &Add, chassis: &str) -> Result<Self, Error> {
+        match &self.kind {
+            Some(kind) if kind != here => {
+                Err(self.other_kind(&add.pod, &add.id.ifname, chassis, here))
+            }
+            _ => Ok(self),
+        }
+    }
+
     fn other_kind(&self, pod: &Pod, ifname: &str, chassis: &str, here: &str) -> Error {
         let there = self.kind.as_deref().unwrap_or_default();
         Error::new(
@@ -154,8 +217,8 @@ impl Holder {
                 "Pod {pod}, interface {ifname}: port {} is that of pod {} of the same machine, on node {}, as long as that lives.",
                 self.port, self.pod, self.chassis
             ),
-            "A machine's port does not follow a live migration: stop and start the machine instead; if the other pod is just ending, the \
-             runtime tries again by itself.",
+            "No VirtualMachineInstanceMigration that is under way names this pod: migrate the machine by one (virtctl migrate), and look at \
+             this pod's events; if the other pod is just ending, the runtime tries again by itself.",
         )
     }
 }

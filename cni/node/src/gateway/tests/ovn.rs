@@ -167,7 +167,7 @@ impl Ovn {
             .map(|(key, value)| format!("'external_ids:\"{key}\"=\"{value}\"'"))
             .collect();
         self.nbctl(&format!(
-            "set Logical_Switch_Port {port} {}",
+            "clear Logical_Switch_Port {port} external_ids -- set Logical_Switch_Port {port} {}",
             pairs.join(" ")
         ));
     }

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use api::{PodPort, PortFacts, Role};
 use cni_bin::code;
 use cni_bin::wire::Command;
 use lab::host_vm::{HostVm, HostVmSpec};
@@ -15,7 +13,7 @@ use crate::gateway::tests::sandbox::{eventually, sandboxed, serve, sh};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::reconcile;
-use crate::tests::world::{MTU, TestPod, World, ask, request, sandbox, with, within};
+use crate::tests::world::{MTU, TestPod, World, ask, request, sandbox, with};
 use crate::vhostuser::watch;
 
 const TAP: &str = "tap6c270ef2f25";
@@ -291,76 +289,6 @@ fn a_tap_cut_off_between_any_two_steps_leaves_nothing() {
                 let plan = reconcile::plan::plan(&reconcile::observe(&node).await.unwrap());
                 assert_eq!(plan, Vec::new(), "{point}");
             }
-        },
-    );
-}
-
-#[test]
-fn a_machine_does_not_migrate_to_a_node_of_the_other_kind() {
-    sandboxed(
-        "tests::vhostuser::tap::a_machine_does_not_migrate_to_a_node_of_the_other_kind",
-        async {
-            let world = World::start().await;
-            let node = world.node().await;
-            let target = TestPod {
-                name: "virt-launcher-vm-b2c3d",
-                uid: "0d7f3b52-51c5-4a6e-9b4e-5a3f2d0c7e22",
-            };
-            sandbox("vm");
-            world.volume(&target, HOOKS);
-            let call = |patience: u64| {
-                let keys = json!({"name": "fast", "subnet": "blue", "kind": "vhostuser"});
-                let call = with(request(Command::Add, &target, "vm", IFNAME), &keys);
-                within(call, Duration::from_secs(patience))
-            };
-            // As cni-controller writes it: the machine's port is its first pod's, on another node.
-            world.allocate(&VM, IFNAME, "blue", 7);
-            let facts = PortFacts {
-                chassis: ["n2".to_owned()].into(),
-                host: None,
-                role: Role::Pod(PodPort {
-                    namespace: "default".into(),
-                    name: "virt-launcher-vm-a1b2c".into(),
-                    uid: VM.uid.into(),
-                    ifname: IFNAME.into(),
-                    target: None,
-                }),
-                subnet: "blue".into(),
-                mac: MAC.parse().unwrap(),
-                ips: vec!["10.244.1.7/24".parse().unwrap()],
-                gateways: Vec::new(),
-                routes: Vec::new(),
-                mtu: None,
-                default_route: false,
-            };
-            let port = VM.port(IFNAME, "blue");
-            world
-                .ovn
-                .nbctl(&format!("clear Logical_Switch_Port {port} external_ids"));
-            world.ovn.set_facts(&port, &facts);
-            world.ovn.nbctl("--wait=sb sync");
-            let publish = |kind: &str| {
-                world.ovn.sbctl(&format!(
-                    "create Chassis_Private name=n2 'external_ids:\"outboard.kind/{}/{IFNAME}\"={kind}'",
-                    VM.uid
-                ))
-            };
-            publish("vhost-user");
-            let failure = ask(&node, &call(20)).await.unwrap_err();
-            assert_eq!(failure.code, code::TRY_AGAIN_LATER, "{failure}");
-            for says in [
-                "virt-launcher-vm-a1b2c",
-                "as vhost-user on node n2",
-                "on this node, n1, it would be tap",
-            ] {
-                assert!(failure.msg.contains(says), "{failure}");
-            }
-            // A node of the same kind waits for the port, and says whose it is.
-            world.ovn.sbctl("destroy Chassis_Private n2");
-            publish("tap");
-            let failure = ask(&node, &call(3)).await.unwrap_err();
-            assert!(failure.msg.contains("port default/vm/blue/pod6c270ef2f25 is that of pod default/virt-launcher-vm-a1b2c"), "{failure}");
-            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
         },
     );
 }
