@@ -49,18 +49,21 @@ pub(super) fn part(
     let Who { ns, name, pod } = who;
     let me = Unit::pod(ns, name);
     let lsp = pod::port_name(ns, name, pod, interface);
-    let holder = observed
-        .find(&RowId::new("Logical_Switch_Port", &lsp))
-        .and_then(|row| observed.unit_of(row));
+    let row = observed.find(&RowId::new("Logical_Switch_Port", &lsp));
+    let holder = row.and_then(|row| observed.unit_of(row));
+    let arrived = || index.arrived(ns, (name, pod)).is_some();
     let Some(holder) = holder.or_else(|| waits_for(index, who)) else {
-        return Part::Holder(None);
+        // The row is lost, or was never written.
+        return match arrived() {
+            true => Part::Beside,
+            false => Part::Holder(coming(index, who, interface)),
+        };
     };
     if holder == me {
-        if index.arrived(ns, (name, pod)).is_some() {
-            return Part::Leaver;
-        }
-        let target = index.coming(ns, (name, pod)).ok().flatten();
-        return Part::Holder(target.and_then(|target| coming(index, target, interface)));
+        return match arrived() {
+            true => Part::Leaver,
+            false => Part::Holder(coming(index, who, interface)),
+        };
     }
     let Some((holder_name, held_by)) = entry(index, &holder) else {
         return match heir(index, ports, &holder, &lsp) {
@@ -147,7 +150,9 @@ fn entry<'a>(index: &'a Index, unit: &'a Unit) -> Option<(&'a str, &'a PodEntry)
 /// A pod's kernel would answer for the machine before it is there, so its port is closed until the machine announces itself or has
 /// arrived. Behind a socket there is nobody before the machine, and one that announces itself does it by ARP, not RARP: what OVN waits for
 /// would not come from there.
-fn coming(index: &Index, (name, pod): (&str, &PodEntry), interface: &Interface) -> Option<Coming> {
+fn coming(index: &Index, who: Who<'_>, interface: &Interface) -> Option<Coming> {
+    let target = index.coming(who.ns, (who.name, who.pod)).ok().flatten();
+    let (name, pod) = target?;
     Some(Coming {
         target: MigrationTarget {
             name: name.to_owned(),

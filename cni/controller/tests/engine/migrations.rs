@@ -2,8 +2,9 @@
 
 use crate::hosts::dpu;
 use crate::server::Server;
-use crate::world::{Controller, View};
+use crate::world::{Controller, View, settings};
 use api::{MigrationTarget, PortFacts, VirtualMachineInstanceMigration};
+use cni_controller::index::Settings;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use ovsdb::Uuid;
 use serde_json::{Value, json};
@@ -364,7 +365,7 @@ async fn a_controller_that_starts_in_the_middle_goes_on_and_gives_out_addresses(
     first.stop().await;
     let next = |identity: &str| {
         let nb = server.client("OVN_Northbound");
-        let controller = Controller::standby(nb, None, identity, crate::world::settings());
+        let controller = Controller::standby(nb, None, identity, settings());
         populate(&controller);
         controller
     };
@@ -440,4 +441,41 @@ async fn a_machine_that_is_started_anew_keeps_its_addresses_unless_it_asks_for_o
     let same = |view: &View| (said(view, ETH0)? == eth0.with("three", "n3")).then_some(());
     view.until("and its eth0 stays", same).await;
     controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_rebuilt_in_the_middle_of_a_migration_and_after_it() {
+    for (phase, stage) in [("Running", "coming"), ("Succeeded", "arrived")] {
+        let server = Server::northbound();
+        let view = View::of(&server).await;
+        let keep = Settings {
+            keep_reports: true,
+            ..settings()
+        };
+        let nb = server.client("OVN_Northbound");
+        let mut controller = Controller::standby(nb, None, "a", keep);
+        populate(&controller);
+        migration(&controller, "m1", phase);
+        for mut launcher in [
+            launcher("one", "n1", FIRST),
+            launcher("two", "n2", 9).of("m1"),
+        ] {
+            launcher.networks = json!([]);
+            launcher.runs().put(&controller);
+        }
+        controller.lead();
+        let eth0 = view.until("it has a port", |view| said(view, ETH0)).await;
+        assert_eq!(eth0.ips, ["10.244.0.200/16"]);
+        let alone = |pod, node| eth0.with(pod, node);
+        let expected = match stage {
+            "coming" => alone("one", "n1").coming("two", "n2", true),
+            _ => alone("two", "n2"),
+        };
+        assert_eq!(eth0, expected, "{phase}");
+        controller.pod("plain", "plain");
+        view.addressed("plain").await;
+        assert_eq!(said(&view, ETH0), Some(expected), "{phase}");
+        assert!(controller.notices.try_recv().is_err(), "nothing is wrong");
+        controller.stop().await;
+    }
 }
