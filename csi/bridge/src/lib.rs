@@ -17,7 +17,6 @@ mod card;
 mod config;
 mod fits;
 mod keep;
-mod metrics;
 mod objects;
 mod resource;
 mod run;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use daemon::admin::Admin;
+use daemon::calls::Calls;
 use daemon::readiness::{Check, Readiness};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -18,7 +19,6 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use crate::bridge::Bridge;
 use crate::card::linux::{Linux, Places, Vm};
 use crate::config;
-use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::service::Services;
 
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: config::Linux, stop: CancellationToken) -> anyhow:
     let admin = Admin::bind(args.common.admin_address(ADMIN_PORT)).await?;
     let mut registry = Registry::default();
     daemon::process::register(&mut registry, "opi-bridge");
-    let metrics = Metrics::register(&mut registry);
+    let calls = Calls::register(&mut registry, "bridge");
     let checks = Readiness::default();
 
     let boot = journal::boot_id().context("reading the boot id")?;
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: config::Linux, stop: CancellationToken) -> anyhow:
     );
     tokio::spawn(Arc::clone(&bridge).replay_all(replayed));
 
-    let services = Services { bridge, metrics };
+    let services = Services { bridge, calls };
     let socket = daemon::socket::bind(&args.socket).context("--socket")?;
     let daemon::socket::Socket { listener, .. } = socket;
     let local = services.clone().on(Server::builder());

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use daemon::calls;
 use proto::deadline::Deadline;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
 use tracing::Instrument;
 
 use crate::driver::Driver;
-use crate::metrics;
 use crate::status::Answer;
 
 /// Which call, about what.
@@ -92,14 +92,14 @@ impl Call {
             ))),
         };
         let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        driver.metrics.call(op, code, begun.elapsed());
+        driver.metrics.calls.count(op, code, begun.elapsed());
         let ms = begun.elapsed().as_millis();
         span.in_scope(|| match &answer {
             Ok(_) if self.reads => tracing::debug!(ms, "done"),
             Ok(_) => tracing::info!(ms, "done"),
             Err(status) => {
                 let sentence = status.message();
-                tracing::warn!(ms, code = metrics::name(code), "{sentence}");
+                tracing::warn!(ms, code = calls::name(code), "{sentence}");
             }
         });
         answer.map(Response::new)

@@ -7,6 +7,7 @@ mod remote;
 use std::future::Future;
 use std::sync::Arc;
 
+use daemon::calls::Calls;
 use prost::Message;
 use proto::card::v1::card_server::CardServer;
 use proto::deadline::Deadline;
@@ -25,13 +26,12 @@ use tracing::Instrument;
 
 use crate::bridge::Bridge;
 use crate::card::Result;
-use crate::metrics::Metrics;
 
 /// Every service.
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) bridge: Arc<Bridge>,
-    pub(crate) metrics: Metrics,
+    pub(crate) calls: Calls,
 }
 
 impl Services {
@@ -109,7 +109,7 @@ impl Services {
             .as_ref()
             .err()
             .map_or(Code::Ok, crate::card::Error::code);
-        self.metrics.call(method, code, begun.elapsed());
+        self.calls.count(method, code, begun.elapsed());
         let ms = begun.elapsed().as_millis();
         match &result {
             Ok(_) if changes => tracing::info!(ms, "done"),

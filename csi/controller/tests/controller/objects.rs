@@ -527,8 +527,8 @@ fn metrics_and_health() {
         };
         let metrics = get("/metrics").await;
         for line in [
-            r#"_call_duration_seconds_count{rpc="CreateVolume",code="OK"} 1"#,
-            r#"_call_duration_seconds_count{rpc="ControllerPublishVolume",code="NOT_FOUND"} 1"#,
+            r#"_call_duration_seconds_count{method="CreateVolume",code="OK"} 1"#,
+            r#"_call_duration_seconds_count{method="ControllerPublishVolume",code="NOT_FOUND"} 1"#,
             "outboard_csi_controller_fenced_total 0",
         ] {
             assert!(metrics.contains(line), "{line} in {metrics}");

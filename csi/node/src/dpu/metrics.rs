@@ -1,39 +1,17 @@
-//! What is counted.
+//! What is counted, and logged, of calls.
 
-use std::time::Duration;
-
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use daemon::calls::Calls;
 use prometheus_client::registry::Registry;
 use tonic::{Code, Response, Status};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
-    method: &'static str,
-    code: String,
-}
-
 /// Metrics of csi-node-dpu. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Metrics {
-    calls: Family<Call, Histogram>,
-}
+pub(crate) struct Metrics(Calls);
 
 impl Metrics {
     /// Registers `outboard_csi_node_dpu_*`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        // 1 ms to 65 s.
-        let buckets = || Histogram::new(exponential_buckets(0.001, 2.0, 17));
-        let metrics = Metrics {
-            calls: Family::new_with_constructor(buckets),
-        };
-        registry.register(
-            "outboard_csi_node_dpu_call_duration_seconds",
-            "Time of calls, by method and gRPC code",
-            metrics.calls.clone(),
-        );
-        metrics
+        Self(Calls::register(registry, "csi_node_dpu"))
     }
 
     /// Counts `answer` to `method`, about `of`, and logs what was refused.
@@ -45,7 +23,7 @@ impl Metrics {
     ) -> Result<Response<T>, Status> {
         let began = std::time::Instant::now();
         let answer = answer.await;
-        self.count(
+        self.0.count(
             method,
             answer.as_ref().err().map_or(Code::Ok, Status::code),
             began.elapsed(),
@@ -57,11 +35,5 @@ impl Metrics {
             }
         }
         answer.map(Response::new)
-    }
-
-    fn count(&self, method: &'static str, code: Code, time: Duration) {
-        let code = format!("{code:?}");
-        let call = Call { method, code };
-        self.calls.get_or_create(&call).observe(time.as_secs_f64());
     }
 }

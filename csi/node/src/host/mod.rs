@@ -20,7 +20,6 @@ mod expand;
 mod filesystem;
 mod health;
 mod identity;
-mod metrics;
 mod mounts;
 mod node;
 mod publish;

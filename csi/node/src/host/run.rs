@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use anyhow::Context;
 use daemon::admin::Admin;
+use daemon::calls::Calls;
 use daemon::keyed::Locks;
 use daemon::readiness::Readiness;
 use prometheus_client::registry::Registry;
@@ -18,7 +19,6 @@ use super::config::Run;
 use super::device::Sysfs;
 use super::filesystem::Tickets;
 use super::identity::{self, Plugin};
-use super::metrics::Metrics;
 use super::mounts;
 use super::node::Node;
 use super::registration;
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     let admin = Admin::bind(args.common.admin_address(ADMIN_PORT)).await?;
     let mut registry = Registry::default();
     daemon::process::register(&mut registry, "csi-node-host");
-    let metrics = Metrics::register(&mut registry);
+    let calls = Calls::register(&mut registry, "csi_node");
     let readiness = Readiness::default();
     let programs = readiness.check("programs", "not looked for yet");
     programs.set(identity::complaint());
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     }
     let served = Server::builder()
         .add_service(IdentityServer::new(Plugin))
-        .add_service(NodeServer::new(Service::new(node, metrics)))
+        .add_service(NodeServer::new(Service::new(node, calls)))
         .serve_with_incoming_shutdown(
             proto::uds::incoming(listener),
             stop.clone().cancelled_owned(),

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use api::storage::TOPOLOGY;
+use daemon::calls::{self, Calls};
 use proto::csi::v1::node_server;
 use proto::csi::v1::node_service_capability::rpc::Type as Feature;
 use proto::csi::v1::node_service_capability::{Rpc, Type};
@@ -25,7 +26,6 @@ use tracing::Instrument;
 use super::error::Error;
 use super::expand::{self, Expand};
 use super::health;
-use super::metrics::{self, Metrics};
 use super::node::Node;
 use super::publish::{self, Publish};
 use super::request::{self, Volume};
@@ -38,7 +38,7 @@ use super::{unpublish, unstage};
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     node: Arc<Node>,
-    metrics: Metrics,
+    calls: Calls,
 }
 
 /// What a call does with its volume.
@@ -52,10 +52,10 @@ enum Volumes {
 
 impl Service {
     /// For this node.
-    pub(crate) fn new(node: Node, metrics: Metrics) -> Self {
+    pub(crate) fn new(node: Node, calls: Calls) -> Self {
         Self {
             node: Arc::new(node),
-            metrics,
+            calls,
         }
     }
 
@@ -108,13 +108,13 @@ impl Service {
         };
         let time = began.elapsed();
         let code = result.as_ref().map_or_else(Error::code, |_| Code::Ok);
-        self.metrics.call(name, code, time);
+        self.calls.count(name, code, time);
         span.in_scope(|| match &result {
             Ok(_) if volumes == Volumes::Change => {
                 tracing::info!(%stages, "done in {:.1} ms", time.as_secs_f64() * 1e3);
             }
             Ok(_) => tracing::debug!(?time, "done"),
-            Err(error) => tracing::warn!(code = metrics::name(code), ?time, "{error}"),
+            Err(error) => tracing::warn!(code = calls::name(code), ?time, "{error}"),
         });
         result.map(Response::new).map_err(Status::from)
     }
