@@ -23,7 +23,7 @@ const LANES: [(usize, Program, &str); 7] = [
 ];
 
 /// Steps that no volume of the chain comes by.
-const ELSEWHERE: [(Program, &str); 10] = [
+const ELSEWHERE: [(Program, &str); 11] = [
     // csi-controller leaves limits to the back end.
     (Program::Attacher, "limits::set"),
     (Program::Bridge, "limits::recorded"),
@@ -33,6 +33,7 @@ const ELSEWHERE: [(Program, &str); 10] = [
     (Program::Bridge, "vm::plugged"),
     (Program::Bridge, "vm::unplugging"),
     // Sockets of raw volumes in pods of machines: csi/node/tests.
+    (Program::NodeHost, "socket::noted"),
     (Program::NodeHost, "socket::begun"),
     (Program::NodeHost, "socket::made"),
     (Program::NodeHost, "socket::bound"),

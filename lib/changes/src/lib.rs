@@ -12,11 +12,12 @@
 //! ```
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
 /// The longest wait for a directory that the kernel cannot watch, most likely because it is not there yet.
@@ -24,7 +25,10 @@ const UNHEARD: Duration = Duration::from_secs(1);
 /// The longest wait for one that it watches: what a mount hides, and what another machine does to a shared one, sends no event.
 const HEARD: Duration = Duration::from_secs(30);
 
-/// What changes in some directories from now on. Nothing is said of their subdirectories.
+/// Room for many events; one with the longest name takes 272 bytes.
+const EVENTS: usize = 4096;
+
+/// What changes in some directories from now on. Nothing is said of what is in their subdirectories.
 #[derive(Debug)]
 pub struct Changes {
     told: Option<AsyncFd<OwnedFd>>,
@@ -43,18 +47,41 @@ impl Changes {
         }
     }
 
-    /// Waits until a look is worth while: a file has been written, has come or has gone, or nobody can tell. That takes 30 s at most,
-    /// and 1 s while one of the directories is not there.
+    /// Waits until a look is worth while: a file has been written, a file or a directory has come or has gone, or nobody can tell. That
+    /// takes 30 s at most, and 1 s while one of the directories is not there.
     pub async fn come(self) {
         let told = async {
-            // It was made for this one wait: readable means that there is an event.
             match &self.told {
-                Some(told) if told.readable().await.is_ok() => {}
-                _ => std::future::pending().await,
+                Some(told) => heard(told).await,
+                None => std::future::pending().await,
             }
         };
         // Late is a reason to look as well.
         let _ = tokio::time::timeout(self.limit, told).await;
+    }
+}
+
+/// Returns at the first event that counts: a file that is only made is not whole yet, its end is a CLOSE_WRITE, or a rename.
+async fn heard(told: &AsyncFd<OwnedFd>) {
+    loop {
+        let Ok(mut ready) = told.readable().await else {
+            return std::future::pending().await;
+        };
+        let mut room = [MaybeUninit::uninit(); EVENTS];
+        let mut events = inotify::Reader::new(told.get_ref(), &mut room);
+        loop {
+            match events.next() {
+                Ok(event) => {
+                    let kind = event.events();
+                    if !kind.contains(ReadFlags::CREATE) || kind.contains(ReadFlags::ISDIR) {
+                        return;
+                    }
+                }
+                Err(rustix::io::Errno::AGAIN) => break ready.clear_ready(),
+                // Nobody can tell any more what it was.
+                Err(_) => return,
+            }
+        }
     }
 }
 
@@ -63,8 +90,8 @@ fn listen<D: AsRef<Path>>(
     whole: &mut bool,
 ) -> io::Result<AsyncFd<OwnedFd>> {
     let told = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    // A file that is only made is not whole yet: its end is a CLOSE_WRITE, or a rename.
-    let changes = WatchFlags::MOVED_TO
+    let changes = WatchFlags::CREATE
+        | WatchFlags::MOVED_TO
         | WatchFlags::MOVED_FROM
         | WatchFlags::DELETE
         | WatchFlags::CLOSE_WRITE
@@ -95,7 +122,9 @@ mod tests {
         for directory in [&one, &two] {
             std::fs::create_dir(directory).unwrap();
         }
-        let steps: [&dyn Fn(); 5] = [
+        let steps: [&dyn Fn(); 7] = [
+            &|| std::fs::create_dir(one.join("directory")).unwrap(),
+            &|| std::fs::remove_dir(one.join("directory")).unwrap(),
             &|| std::fs::write(one.join("file"), "a").unwrap(),
             &|| std::fs::write(two.join("file"), "a").unwrap(),
             &|| std::fs::rename(one.join("file"), one.join("other")).unwrap(),
@@ -109,6 +138,19 @@ mod tests {
             changes.come().await;
         }
         assert!(started.elapsed() < HEARD / 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_told_of_when_it_is_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let changes = Changes::within([home.path()]);
+        let begun = std::fs::File::create(home.path().join("file")).unwrap();
+        let mut told = std::pin::pin!(changes.come());
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut told);
+        assert!(early.await.is_err(), "it is empty yet");
+        drop(begun);
+        let told = tokio::time::timeout(HEARD / 2, told);
+        assert!(told.await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

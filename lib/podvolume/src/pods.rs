@@ -33,6 +33,15 @@ impl Pods {
         self.root.join(below(uid, volume))
     }
 
+    /// The lowest of the directories above an emptyDir that is there, kubelet's root at least: what comes next on the way down comes in
+    /// it. They are kubelet's alone.
+    pub fn nearest(&self, uid: &str, volume: &str) -> PathBuf {
+        let volume = self.empty_dir(uid, volume);
+        let mut above = volume.ancestors().skip(1);
+        let there = above.find(|path| path.is_dir() || *path == self.root);
+        there.unwrap_or(&self.root).to_owned()
+    }
+
     /// An emptyDir of a pod, opened; none if the pod has no such volume. The caller has looked at the UID ([`Pods::is_uid`]).
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `csi-node-host`: CSI Identity and Node on a host.
 //!
-//! It holds no state: what is mounted stands in mountinfo, which disk is which volume in sysfs, and what is on a disk on the disk.
+//! It holds no state: what is mounted stands in mountinfo, which disk is which volume in sysfs, and what is on a disk on the disk. Two kinds
+//! of notes last until the next boot: which disk is being formatted, and which socket waits for its pod's volume.
 //! It asks nobody but csi-node-dpu, and that only to repair a disk ([`repair`]); it holds no Kubernetes credential. What it was told in the publish context is looked for, and refused if the
 //! disk itself says otherwise.
 //!
@@ -41,7 +42,7 @@ use config::{Command, Config};
 
 /// Steps at which a test build (feature `failpoints`) can be held (variable `FAILPOINTS`) or dies by SIGKILL
 /// (`OUTBOARD_KILL_AT`, the name of one step).
-pub const FAILPOINTS: [&str; 18] = [
+pub const FAILPOINTS: [&str; 20] = [
     "stage::begun",
     "stage::ticketed",
     "stage::formatted",
@@ -56,9 +57,11 @@ pub const FAILPOINTS: [&str; 18] = [
     "unstage::begun",
     "unstage::unmounted",
     "expand::begun",
+    "socket::noted",
     "socket::begun",
     "socket::made",
     "socket::bound",
+    "socket::forgotten",
     "socket::unmounted",
 ];
 

@@ -15,6 +15,7 @@ use super::filesystem::Tickets;
 use super::mounts::{self, Place, Table};
 use super::repair::Agent;
 use super::request::Volume;
+use super::socket::Late;
 
 /// The file in the staging directory over which a raw disk is bound.
 const DISK: &str = "device";
@@ -40,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) replaced: Mutex<HashSet<Uuid>>,
     /// What is being formatted.
     pub(crate) tickets: Tickets,
+    /// Sockets that wait for a pod's volume.
+    pub(crate) late: Late,
     /// Which volumes are being worked on.
     pub(crate) locks: Locks,
 }

@@ -1,7 +1,7 @@
 //! `csi-node-host run`: puts the parts together and keeps them until the program is told to end.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use daemon::admin::Admin;
@@ -24,6 +24,7 @@ use super::node::Node;
 use super::registration;
 use super::repair::Agent;
 use super::service::Service;
+use super::socket::{self, Late};
 
 /// Port of /metrics, /healthz and /readyz.
 const ADMIN_PORT: u16 = 9486;
@@ -41,12 +42,14 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
     let sysfs = Sysfs::default();
     let tickets = Tickets::open(&args.run_dir.join("formatting"), sysfs.clone())
         .with_context(|| format!("--run-dir {}", args.run_dir.display()))?;
+    let late = Late::open(&args.run_dir.join("sockets"))
+        .with_context(|| format!("--run-dir {}", args.run_dir.display()))?;
     // As mountinfo spells it.
     let on_the_way = std::fs::canonicalize(&args.run_dir)
         .with_context(|| format!("--run-dir {}", args.run_dir.display()))?
         .join("mounts");
     clear(&on_the_way)?;
-    let node = Node {
+    let node = Arc::new(Node {
         name: args.node_name,
         max_volumes: args.max_volumes,
         exports: args.exports_dir,
@@ -56,12 +59,15 @@ pub(crate) async fn run(args: Run, stop: CancellationToken) -> anyhow::Result<()
         agent: Agent::new(args.dpu_socket),
         replaced: Mutex::default(),
         tickets,
+        late,
         locks: Locks::default(),
-    };
+    });
     let listener = proto::uds::bind(&args.endpoint)
         .await
         .context("--endpoint")?;
     let tasks = TaskTracker::new();
+    let late = socket::follow(Arc::clone(&node));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(late));
     if let Some(dir) = args.kubelet_registration {
         let endpoint = args.kubelet_endpoint.unwrap_or(args.endpoint);
         let check = readiness.check("kubelet", "kubelet has not registered the driver yet");

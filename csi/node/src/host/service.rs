@@ -52,11 +52,8 @@ enum Volumes {
 
 impl Service {
     /// For this node.
-    pub(crate) fn new(node: Node, calls: Calls) -> Self {
-        Self {
-            node: Arc::new(node),
-            calls,
-        }
+    pub(crate) fn new(node: Arc<Node>, calls: Calls) -> Self {
+        Self { node, calls }
     }
 
     /// One call: `checked` is the volume and the work, or what is wrong with the request.

@@ -4,6 +4,9 @@
 //! The mount is for reading alone, so that kubelet, which empties the pod's volume, cannot take the daemon's socket away (who connects
 //! writes to the socket, not to the mount), and it follows no links. Nothing in the pod's volume is believed: directories are opened and
 //! made by [`podvolume`]. What is mounted stands in mountinfo, and is known by what it shows, for the pod may move what is above it.
+//! kubelet may make the pod's volume later than it publishes this one: [`late`].
+
+mod late;
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -20,8 +23,11 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use podvolume::{Owner, Pods, Refusal};
 use proto::csi::v1::NodePublishVolumeRequest;
 use proto::deadline::Deadline;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
+
+pub(crate) use late::{Late, follow};
 
 use super::blocking::blocking;
 use super::error::Error;
@@ -29,10 +35,9 @@ use super::mounts::{self, Mount, Table};
 use super::node::Node;
 use super::request::{Published, Volume};
 
-/// kubelet makes a pod's volumes at the same time, and tells nobody: so long the pod's volume may be later than this one.
+/// So long NodePublishVolume waits for the pod's volume, which may be made just now: no container starts meanwhile. A pod that has none
+/// starts later by that.
 const LATER: Duration = Duration::from_secs(1);
-/// How often it is looked for.
-const LOOK: Duration = Duration::from_millis(20);
 /// Of the directories above the socket's: everybody may pass.
 const OWNER: Owner = Owner {
     uid: 0,
@@ -43,7 +48,7 @@ const OWNER: Owner = Owner {
 const ATTEMPTS: usize = 5;
 
 /// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Wish {
     /// The volume.
     uuid: Uuid,
@@ -108,23 +113,27 @@ fn pod_of(target: &Path) -> Option<String> {
     Pods::is_uid(last).then(|| last.to_owned())
 }
 
-/// Shows the socket in the pod, if it has the volume for it. Repeated: no change. The volume is locked by the caller.
+/// Shows the socket in the pod if it has the volume for it, else as soon as it has. Repeated: no change. The volume is locked by the
+/// caller.
 pub(crate) async fn publish(node: &Node, wish: &Wish, deadline: Deadline) -> Result<(), Error> {
+    let sockets = node.late.lock(wish.uuid).await;
+    let opened = Pods::new(&node.kubelet_root).open(&wish.pod, HOOK_VOLUME);
+    if let Some(opened) = opened.map_err(|why| refused(&why))? {
+        place(node, wish, opened).await?;
+        return node.late.forget(wish.uuid, Some(&wish.pod));
+    }
+    node.late.note(wish)?;
+    fail_point!("socket::noted");
+    drop(sockets);
     let until = deadline.last_start().min(Instant::now() + LATER);
-    let pods = Pods::new(&node.kubelet_root);
-    let opened = loop {
-        match pods
-            .open(&wish.pod, HOOK_VOLUME)
-            .map_err(|why| refused(&why))?
-        {
-            Some(opened) => break opened,
-            None if Instant::now() < until => tokio::time::sleep(LOOK).await,
-            None => {
-                tracing::debug!(pod = wish.pod, "no volume {HOOK_VOLUME}: no socket");
-                return Ok(());
-            }
-        }
-    };
+    if !node.late.is_settled(wish, until).await {
+        tracing::debug!(pod = wish.pod, "no volume {HOOK_VOLUME} yet: no socket");
+    }
+    Ok(())
+}
+
+/// Shows the socket in the pod's volume, which is open. The volume's sockets are the caller's.
+async fn place(node: &Node, wish: &Wish, opened: OwnedFd) -> Result<(), Error> {
     fail_point!("socket::begun");
     let (root, wish, way) = (
         node.kubelet_root.clone(),
@@ -151,6 +160,9 @@ pub(crate) async fn unpublish(
         Some(pod) => pod,
         None => None,
     };
+    let _sockets = node.late.lock(uuid).await;
+    node.late.forget(uuid, pod.as_deref())?;
+    fail_point!("socket::forgotten");
     let root = node.kubelet_root.clone();
     let gone = move || clear(&root, pod.as_deref(), uuid, |_| false);
     blocking("taking a socket away", gone).await?;

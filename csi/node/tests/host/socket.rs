@@ -5,13 +5,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use proto::csi::v1::volume_capability::access_mode::Mode;
 use proto::csi::v1::{NodePublishVolumeRequest, NodeStageVolumeRequest};
 use tonic::{Code, Request, Status};
 
 use super::request::{block, files, publish, refused, stage, unpublish, unstage};
-use super::world::{Disk, MIB, World};
+use super::world::{Disk, MIB, World, eventually};
 
 const VOLUME: &str = "hook-sidecar-sockets";
 
@@ -264,23 +265,109 @@ async fn another_life_of_the_cards_directory_is_shown_in_place_of_the_former() {
     used(&world, &scene, "u-1").await.unwrap();
     scene.is_shown_once(&world, "u-1");
     connects(&world, &directory).unwrap();
-    // kubelet may be late with the pod's own volume.
     left(&world, &scene, "u-1").await.unwrap();
-    world.sh(&format!("rm -r {pod}"));
+}
+
+/// Waits for the socket in a pod. Without an event it would take longer than `eventually` waits.
+async fn comes(world: &World, scene: &Scene, pod: &str) {
+    let point = format!("{}/outboard/blk/data", volume(pod));
+    eventually("the socket is shown", || {
+        scene.mounts(world).iter().any(|(at, _)| *at == point)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_socket_comes_however_late_the_pods_volume_is() {
+    let mut world = World::new().await;
+    let scene = Scene::new(&world);
+    // While kubelet's call waits.
     let late = async {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        fs::create_dir(&pod).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        world.dir(&volume("u-1"));
     };
-    let (used, ()) = tokio::join!(used(&world, &scene, "u-1"), late);
-    used.unwrap();
+    let (shown, ()) = tokio::join!(used(&world, &scene, "u-1"), late);
+    shown.unwrap();
     scene.is_shown_once(&world, "u-1");
     left(&world, &scene, "u-1").await.unwrap();
+
+    // Long after it; nothing of the pods is there at first. u-2 waits, too, and goes before its volume comes.
+    let began = Instant::now();
+    for pod in ["u-4", "u-2"] {
+        used(&world, &scene, pod).await.unwrap();
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "kubelet's volume manager must not be held up"
+    );
+    let published = scene.published(&world, "u-2");
+    let mut client = world.client();
+    client
+        .node_unpublish_volume(unpublish(&published))
+        .await
+        .unwrap();
+    for (pod, kill) in [("u-4", false), ("u-5", true)] {
+        used(&world, &scene, pod).await.unwrap();
+        assert!(scene.mounts(&world).is_empty());
+        if kill {
+            world.start(&[], None).await;
+        }
+        let all = volume(pod);
+        let steps: Vec<_> = all.match_indices('/').map(|(at, _)| &all[..at]).collect();
+        for step in steps.into_iter().chain([&*all]) {
+            world.dir(step);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        world.dir(&volume("u-2"));
+        comes(&world, &scene, pod).await;
+        scene.is_shown_once(&world, pod);
+        let directory = world.path(&format!("{}/outboard/blk/data", volume(pod)));
+        connects(&world, &directory).unwrap();
+        left(&world, &scene, pod).await.unwrap();
+        assert!(world.mounts().is_empty(), "{:?}", world.mounts());
+    }
+    let notes = fs::read_dir(world.home().join("run/sockets")).unwrap();
+    let mut notes = notes.map(|note| note.unwrap().file_name());
+    assert!(notes.all(|name| name == ".lock"), "a note is left");
 }
 
 #[tokio::test]
 async fn a_socket_converges_after_a_kill_at_any_step() {
     let mut world = World::without_program().await;
     let scene = Scene::new(&world);
+    world.dir(&volume("u-1"));
+    // It dies after kubelet's call was answered.
+    world.dir("pods");
+    for point in ["socket::begun", "socket::made", "socket::bound"] {
+        let pod = format!("late-{}", point.len());
+        world.start(&[], Some(point)).await;
+        used(&world, &scene, &pod).await.unwrap();
+        world.dir(&volume(&pod));
+        world.died().await;
+        world.start(&[], None).await;
+        comes(&world, &scene, &pod).await;
+        scene.is_shown_once(&world, &pod);
+        left(&world, &scene, &pod).await.unwrap();
+        assert!(world.mounts().is_empty(), "{point}: {:?}", world.mounts());
+        world.sh(&format!("rm -r {}/*", world.path("pods")));
+    }
+    for point in ["socket::noted", "socket::forgotten"] {
+        world.start(&[], Some(point)).await;
+        let cut = match used(&world, &scene, "u-9").await {
+            Ok(()) => left(&world, &scene, "u-9").await,
+            cut => cut,
+        };
+        assert!(cut.is_err(), "{point} was not reached");
+        world.died().await;
+        world.start(&[], None).await;
+        left(&world, &scene, "u-9").await.unwrap();
+        world.dir(&volume("u-9"));
+        used(&world, &scene, "u-9").await.unwrap();
+        scene.is_shown_once(&world, "u-9");
+        left(&world, &scene, "u-9").await.unwrap();
+        assert!(world.mounts().is_empty(), "{point}: {:?}", world.mounts());
+        world.sh(&format!("rm -r {}/*", world.path("pods")));
+    }
     world.dir(&volume("u-1"));
     let points = [
         "socket::begun",

@@ -92,6 +92,25 @@ fn what_is_planted_is_refused_and_left_alone() {
 }
 
 #[test]
+fn the_way_down_to_a_volume_is_known_as_far_as_it_is_there() {
+    let tree = Tree::new();
+    let volume = tree.pods.empty_dir("u-1", "v");
+    let root = tree.home.path().join("kubelet");
+    let mut nearest = vec![tree.pods.nearest("u-1", "v")];
+    for name in ["u-1", "volumes", "kubernetes.io~empty-dir", "v"] {
+        let last = nearest.last().unwrap();
+        fs::create_dir(last.join(name)).unwrap();
+        nearest.push(tree.pods.nearest("u-1", "v"));
+    }
+    let mut above: Vec<_> = volume.ancestors().skip(1).take(4).collect();
+    above.reverse();
+    assert_eq!(nearest[..4], above);
+    assert_eq!(nearest[4], above[3], "the volume itself is the pod's");
+    fs::remove_dir_all(&root).unwrap();
+    assert_eq!(tree.pods.nearest("u-1", "v"), root);
+}
+
+#[test]
 fn without_kubelets_directory_that_is_what_is_said() {
     let tree = Tree::new();
     fs::remove_dir_all(tree.home.path().join("kubelet")).unwrap();
