@@ -14,6 +14,7 @@
 
 mod client;
 mod config;
+mod first_client;
 mod fuse;
 mod keeper;
 mod launch;

@@ -7,6 +7,8 @@ use qemu::{Command, Qmp, Step};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::first_client;
+
 /// How long one command may take: opening an image whose chain is long or not closed well, or an NBD server that is
 /// waited for.
 const STEP: Duration = Duration::from_secs(60);
@@ -50,6 +52,7 @@ impl Recipe {
                 let sentence = format!("step {number} of the recipe ({step}): {why}");
                 Failure { sentence, lost }
             })?;
+            first_client::greet(step).await;
             fail_point!("start::step");
         }
         Ok(())

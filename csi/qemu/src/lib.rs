@@ -5,6 +5,7 @@
 //! * [`Command`] gives a command its name and the type of its answer; [`commands`] has those that Outboard uses.
 //!   [`Step`] is any command as data, to be stored and replayed.
 //! * [`Image`] runs `qemu-img`.
+//! * [`greet`] makes a vhost-user export whole.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,6 +25,7 @@ mod command;
 pub mod commands;
 mod error;
 mod event;
+mod greeting;
 mod image;
 mod job;
 mod qmp;
@@ -32,5 +34,6 @@ mod session;
 pub use command::{Command, Step};
 pub use error::Error;
 pub use event::{Event, Events, EventsLost};
+pub use greeting::{Greeting, greet};
 pub use image::{Backing, Check, Create, Image, ImageError, Info, Measure};
 pub use qmp::Qmp;

@@ -111,7 +111,7 @@ async fn daemon(world: &World, id: &str) -> (Option<String>, u32) {
     (daemon.epoch, daemon.pid.unwrap_or_default())
 }
 
-async fn killed(world: &World, id: &str) {
+pub(crate) async fn killed(world: &World, id: &str) {
     let (epoch, pid) = daemon(world, id).await;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();

@@ -12,6 +12,7 @@ use proto::volume::v1::{EngineSource, Limits, NbdSource, TcpAddress, Tls, nbd_so
 use qemu::commands::{BlockdevAdd, Node};
 use tonic::Code;
 
+use crate::beside::killed;
 use crate::run;
 use crate::world::{Disk, MIB, UUID, World, block, file, nbd, path_of, soon, target, vhost_user};
 
@@ -518,6 +519,50 @@ pub(crate) fn vhost_user_and_same_node() {
         );
         world.sweep().await;
         world.engine_client().remove("v-a", soon()).await.unwrap();
+    });
+}
+
+/// Without a guest: qemu-storage-daemon dies of it while the socket never had a client.
+pub(crate) fn vhost_user_grows_before_a_guest_came() {
+    run(async {
+        let world = World::start().await;
+        let image = world.raw("a.img", 4 * MIB);
+        world.source("a", file(&image), UUID).await.unwrap();
+        world.device("d", "sources/a", vhost_user()).await.unwrap();
+        let id = format!("c-{UUID}");
+        let grow = async |mib: u64| {
+            let options = std::fs::File::options().write(true).open(&image);
+            options.unwrap().set_len(mib * MIB).unwrap();
+            let request = ResizeRequest {
+                name: "sources/a".to_owned(),
+                size_bytes: mib * MIB,
+            };
+            let before = world.engine_client().get(&id, soon()).await.unwrap();
+            world.card().resize(request).await.unwrap();
+            let device = world.get_device(NAME).await.unwrap().device.unwrap();
+            assert_eq!(device.size_bytes, mib * MIB);
+            let after = world.engine_client().get(&id, soon()).await.unwrap();
+            assert_eq!(before.unwrap().epoch, after.unwrap().epoch, "it died");
+        };
+        grow(5).await;
+        // In the first moment of its next lives, also while nobody was there to see its start.
+        for mib in [6, 7] {
+            world.kill_bridge();
+            killed(&world, &id).await;
+            world.start_bridge(None);
+            world.answers().await;
+            grow(mib).await;
+        }
+        for mib in [8, 9, 10] {
+            killed(&world, &id).await;
+            grow(mib).await;
+        }
+        let socket = world.path("x").join(format!("{UUID}.sock"));
+        let _guest = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        grow(11).await;
+        world.delete_device(NAME, true).await.unwrap();
+        world.delete_source("sources/a").await.unwrap();
+        world.sweep().await;
     });
 }
 

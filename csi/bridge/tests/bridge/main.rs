@@ -14,7 +14,7 @@ use std::time::Instant;
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 20] = [
+const TESTS: [Test; 21] = [
     (
         "objects::equal_is_the_same_and_other_is_named",
         objects::equal_is_the_same_and_other_is_named,
@@ -45,6 +45,10 @@ const TESTS: [Test; 20] = [
     (
         "devices::vhost_user_and_same_node",
         devices::vhost_user_and_same_node,
+    ),
+    (
+        "devices::vhost_user_grows_before_a_guest_came",
+        devices::vhost_user_grows_before_a_guest_came,
     ),
     (
         "beside::only_the_group_connects_whatever_dies",

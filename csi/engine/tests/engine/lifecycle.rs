@@ -8,7 +8,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use qemu::Qmp;
 use qemu::commands::{
-    BlockdevAdd, BlockdevSnapshot, Export, Node, QueryBlockExports, QueryNamedBlockNodes,
+    Address, BlockResize, BlockdevAdd, BlockdevSnapshot, Export, Node, QueryBlockExports,
+    QueryNamedBlockNodes,
 };
 
 use crate::world::{Io, OWNER, World, disk, export, idle, kill_daemon, put, replaced, soon};
@@ -54,6 +55,39 @@ async fn a_killed_daemon_is_a_pause_and_no_error() {
     let code = checked.status.code();
     // 3 is leaked clusters: lost space, no lost data.
     assert!(matches!(code, Some(0 | 3)), "{checked:?}");
+}
+
+/// qemu-storage-daemon dies of it while a vhost-user-blk export never had a client.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_exported_by_vhost_user_grows_in_its_daemons_first_moment() {
+    let world = World::start(None);
+    let client = world.client();
+    let path = world.home.path().join("v.sock");
+    let recipe = Recipe::default()
+        .then(&BlockdevAdd(disk(&world.image("a"))))
+        .and_then(|recipe| {
+            recipe.then(&export(Export::VhostUserBlk {
+                addr: Address::Unix { path },
+                logical_block_size: None,
+                num_queues: None,
+            }))
+        });
+    let wish = put("a", recipe.unwrap());
+    let mut daemon = client.put(&wish, soon()).await.unwrap();
+    for size in 65..=67 {
+        let grow = BlockResize {
+            node_name: "disk".into(),
+            size: size << 20,
+        };
+        let qmp = Qmp::connect(daemon.qmp_backend(), soon()).await.unwrap();
+        qmp.execute(&grow, soon()).await.unwrap();
+        qmp.execute(&QueryBlockExports {}, soon()).await.unwrap();
+        let now = client.get("a", soon()).await.unwrap().unwrap();
+        assert_eq!(now.epoch, daemon.epoch, "it died");
+        kill_daemon(&daemon);
+        daemon = replaced(&client, &daemon).await;
+    }
+    client.remove("a", soon()).await.unwrap();
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use qemu::commands::{
 use qemu::{Qmp, Step};
 use tokio::time::Instant;
 
-use super::{Linux, exports, recipe};
+use super::{Linux, exports, recipe, socket};
 use crate::card::{Error, Medium, Result, Volume, error};
 
 /// The owner of the card's daemons.
@@ -57,6 +57,10 @@ impl Linux {
         }
         let exporting = self.export(&qmp, volume, &daemon, deadline);
         let ((), size) = tokio::try_join!(exporting, size_of(&qmp, deadline))?;
+        // Before anybody may ask for another size.
+        for socket in exports::sockets(volume, &self.places)? {
+            socket::greet(&socket).await?;
+        }
         Ok(Served { daemon, size })
     }
 

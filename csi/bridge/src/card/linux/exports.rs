@@ -62,6 +62,22 @@ pub(crate) fn exports(volume: &Volume, places: &Places, dir: &Path) -> Result<Ve
     Ok(steps)
 }
 
+/// The vhost-user sockets among them.
+pub(crate) fn sockets(volume: &Volume, places: &Places) -> Result<Vec<PathBuf>> {
+    let Some(exposed) = &volume.exposed else {
+        return Ok(Vec::new());
+    };
+    let own = matches!(exposed.shape, Shape::VhostUser(_) | Shape::VirtioBlk(_));
+    let mut sockets: Vec<_> = own
+        .then(|| places.socket(volume.uuid))
+        .into_iter()
+        .collect();
+    if exposed.socket.is_some() {
+        sockets.push(socket::path(places, volume.uuid)?);
+    }
+    Ok(sockets)
+}
+
 /// `through`: every write is on the disk when it is answered. Who connects to a socket may take the disk for one that writes through,
 /// and never flush it: the export offers VIRTIO_BLK_F_CONFIG_WCE and says that the cache is off. With QEMU's `config-wce=off` the guest
 /// is not offered that and flushes by itself; vm.rs and the sidecar `vhostuser-shim` set it.

@@ -1,14 +1,12 @@
-//! The vhost-user-blk socket beside a volume's block device, and who may connect to it.
+//! vhost-user-blk sockets: the first client of each, and for the one beside a volume's block device who may connect to it.
 //!
-//! It has a directory of its own, which alone is mounted into the pod of a virtual machine. The daemon makes the socket, anew whenever
+//! That one has a directory of its own, which alone is mounted into the pod of a virtual machine. The daemon makes the socket, anew whenever
 //! it is started, and then root alone may connect; [`open`] lets the group in, and nobody else.
 
 use std::collections::HashSet;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::recipe::Places;
 use crate::card::{Error, Result};
@@ -20,12 +18,8 @@ const ADDRESS: usize = 107;
 const DIRECTORY: u32 = 0o750;
 /// connect(2) wants to write.
 const SOCKET: u32 = 0o660;
-/// A message of vhost-user: GET_FEATURES (1) in version 1 with nothing behind it.
-const QUESTION: [u8; 12] = [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
-/// Header and 8 bytes.
-const ANSWER: usize = 20;
-/// A daemon answers at once.
-const GREETING: Duration = Duration::from_secs(5);
+/// Root's alone, as the daemon makes it (0700), and greeted.
+const GREETED: u32 = 0o600;
 
 /// Where the socket of a volume is.
 ///
@@ -57,29 +51,46 @@ pub(crate) async fn make(places: &Places, uuid: Uuid) -> Result<()> {
     .await
 }
 
-/// Lets the group connect to what the daemon made.
+/// Sees to it that a vhost-user socket of a daemon that runs has had a client: without one QEMU dies of a block_resize ([`qemu::greet`]).
+/// outboard-engine is that for a socket that a recipe brought, and this for one that was added since. The mode tells that it was done.
+pub(crate) async fn greet(socket: &Path) -> Result<()> {
+    let look = |at: &Path| {
+        let mode = std::fs::symlink_metadata(at)?.mode() & 0o7777;
+        let known = [GREETED, SOCKET].contains(&mode);
+        Ok((known, !known && is_connected(at)))
+    };
+    let (known, guest) = looking(socket, look).await?;
+    if known {
+        return Ok(());
+    }
+    if !guest {
+        // Who was faster than this was the first.
+        let greeted = qemu::greet(socket).await;
+        greeted.map_err(|why| {
+            let socket = socket.display();
+            Error::Away(format!(
+                "{socket}: does not answer ({why}); if its daemon has just ended, call again"
+            ))
+        })?;
+    }
+    let mark = |at: &Path| std::fs::set_permissions(at, std::fs::Permissions::from_mode(GREETED));
+    looking(socket, mark).await
+}
+
+/// Lets the group connect to what the daemon made, and what was greeted before: a guest would be the one client that the daemon takes at
+/// a time.
 pub(crate) async fn open(places: &Places, uuid: Uuid) -> Result<PathBuf> {
     let (socket, group) = (path(places, uuid)?, places.vhost_gid);
-    let what = "can't be given to --vhost-gid; if its daemon has just ended, call again";
-    blocking(what, &socket, move |at| {
-        // Nobody but us was there before: a guest would be the one client that the daemon takes at a time.
-        if std::fs::symlink_metadata(at)?.mode() & 0o7777 != SOCKET {
-            greet(at)?;
-        }
-        give(at, group, SOCKET)
-    })
-    .await?;
+    looking(&socket, move |at| give(at, group, SOCKET)).await?;
     Ok(socket)
 }
 
-/// Is the first client of a socket, and goes. QEMU 10 dies of a block_resize while a socket never had one: it tells the guest through
-/// what a first client sets up, and does not look whether that is there.
-fn greet(socket: &Path) -> io::Result<()> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(GREETING))?;
-    stream.set_write_timeout(Some(GREETING))?;
-    stream.write_all(&QUESTION)?;
-    stream.read_exact(&mut [0; ANSWER])
+async fn looking<T: Send + 'static>(
+    socket: &Path,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let what = "can't be given to who may use it; if its daemon has just ended, call again";
+    blocking(what, socket, work).await
 }
 
 /// Neither socket nor directory.
@@ -102,16 +113,16 @@ fn give(path: &Path, group: u32, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
-async fn blocking(
+async fn blocking<T: Send + 'static>(
     what: &str,
     path: &Path,
-    work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
-) -> Result<()> {
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T> {
     let path_there = path.to_owned();
     let done = tokio::task::spawn_blocking(move || work(&path_there)).await;
     let path = path.display();
     match done {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(value)) => Ok(value),
         Ok(Err(why)) => Err(Error::Away(format!("{path}: {what} ({why})"))),
         Err(why) => Err(Error::Internal(format!("{path}: {why}"))),
     }
@@ -148,6 +159,8 @@ fn lists(table: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     fn places(exports: &Path) -> Places {
@@ -179,17 +192,22 @@ mod tests {
             let daemon = listener.try_clone().unwrap();
             let daemon = std::thread::spawn(move || {
                 let (mut client, _) = daemon.accept().unwrap();
-                client.read_exact(&mut [0; QUESTION.len()]).unwrap();
-                client.write_all(&[0; ANSWER]).unwrap();
+                client.read_exact(&mut [0; 12]).unwrap();
+                client.write_all(&[0; 20]).unwrap();
             });
-            assert_eq!(open(&places, uuid).await.unwrap(), socket);
+            greet(&socket).await.unwrap();
             daemon.join().unwrap();
-            assert_eq!(open(&places, uuid).await.unwrap(), socket, "greeted once");
+            assert_eq!(about(&socket).0, GREETED);
+            greet(&socket).await.unwrap();
+            assert_eq!(open(&places, uuid).await.unwrap(), socket);
+            greet(&socket).await.unwrap();
             assert_eq!(about(&socket), (0o660, 0, 107));
             assert_eq!(about(socket.parent().unwrap()), (0o750, 0, 107));
             let _guest = std::os::unix::net::UnixStream::connect(&socket).unwrap();
             let _server = listener.accept().unwrap();
             assert!(is_connected(&socket));
+            std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o700)).unwrap();
+            greet(&socket).await.unwrap();
         }
         for _ in 0..2 {
             remove(&places, uuid).await.unwrap();
