@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use daemon::args::{absolute, node_name};
+
 /// Brings volumes to the hosts of one card, and takes them away.
 #[derive(Debug, clap::Parser)]
 #[command(name = "volume-attacher", version)]
@@ -26,7 +28,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) common: daemon::args::Common,
     /// A host that the card serves, in Kubernetes the node's name; may be given more than once.
-    #[arg(long = "host", value_name = "NAME", required = true, value_parser = host, env = "OUTBOARD_HOSTS", value_delimiter = ',')]
+    #[arg(long = "host", value_name = "NAME", required = true, value_parser = node_name, env = "OUTBOARD_HOSTS", value_delimiter = ',')]
     pub(crate) hosts: Vec<String>,
     /// The socket of the card's service, opi-bridge.
     #[arg(long, value_name = "PATH", default_value = "/run/outboard/bridge/bridge.sock", value_parser = absolute, env = "OUTBOARD_BRIDGE_SOCKET")]
@@ -51,23 +53,6 @@ pub(crate) struct Run {
         value_delimiter = ','
     )]
     pub(crate) allow: Vec<String>,
-}
-
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("must be an absolute path".to_owned())
-    }
-}
-
-fn host(name: &str) -> Result<String, String> {
-    if name.is_empty() || name.len() > 253 {
-        Err("must have 1 to 253 characters".to_owned())
-    } else {
-        Ok(name.to_owned())
-    }
 }
 
 #[cfg(test)]

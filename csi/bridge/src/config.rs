@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use daemon::args::absolute;
 use qemu::commands::Aio;
 
 /// OPI and its complement in front of a card.
@@ -94,15 +95,6 @@ impl From<How> for Aio {
             How::Native => Aio::Native,
             How::Threads => Aio::Threads,
         }
-    }
-}
-
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("must be an absolute path".to_owned())
     }
 }
 

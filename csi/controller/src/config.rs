@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use api::storage;
+use daemon::args::absolute;
 
 /// CSI Identity, Controller and GroupController.
 #[derive(Debug, clap::Parser)]
@@ -73,15 +74,6 @@ pub(crate) struct Run {
 
 fn directory(path: &str) -> Result<String, String> {
     absolute(path).map(|_| path.to_owned())
-}
-
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("must be an absolute path".to_owned())
-    }
 }
 
 fn socket(path: &str) -> Result<PathBuf, String> {

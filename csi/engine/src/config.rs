@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use daemon::args::absolute;
+
 /// Keeps one qemu-storage-daemon per volume, whatever happens to other programs.
 #[derive(Debug, clap::Parser)]
 #[command(name = "outboard-engine", version)]
@@ -62,13 +64,4 @@ pub(crate) struct Launch {
     /// The cgroup; empty for none.
     #[arg(long, default_value = "")]
     pub(crate) cgroup: String,
-}
-
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("must be an absolute path".to_owned())
-    }
 }

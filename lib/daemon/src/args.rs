@@ -1,6 +1,7 @@
 //! The flags that every daemon has, and how a bad one is reported.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -46,6 +47,31 @@ pub enum LogFormat {
     Text,
     /// One JSON object per event, for a log collector.
     Json,
+}
+
+/// Parses a flag that is a path.
+///
+/// # Errors
+/// A sentence: it is relative, and would depend on where the program was started.
+pub fn absolute(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("must be an absolute path".to_owned())
+    }
+}
+
+/// Parses a flag that is the name of a Kubernetes node (a DNS subdomain name: RFC 1123, at most 253 characters).
+///
+/// # Errors
+/// A sentence: its length.
+pub fn node_name(name: &str) -> Result<String, String> {
+    if name.is_empty() || name.len() > 253 {
+        Err("must have 1 to 253 characters".to_owned())
+    } else {
+        Ok(name.to_owned())
+    }
 }
 
 /// The program's flags from its command line and environment.

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use daemon::args::{absolute, node_name};
+
 use super::identity::Identity;
 
 /// Brings CSI volumes to the hosts of one DPU.
@@ -41,7 +43,7 @@ pub(crate) struct Run {
     pub(crate) common: daemon::args::Common,
     /// A Kubernetes node whose volumes this DPU serves: the host behind it, or without a DPU this very node. May be given more than
     /// once.
-    #[arg(long = "serves-node", value_name = "NODE", required = true, value_parser = node, env = "OUTBOARD_SERVES_NODE", value_delimiter = ',')]
+    #[arg(long = "serves-node", value_name = "NODE", required = true, value_parser = node_name, env = "OUTBOARD_SERVES_NODE", value_delimiter = ',')]
     pub(crate) serves: Vec<String>,
     /// The socket of volume-attacher.
     #[arg(long, value_name = "PATH", default_value = "/run/outboard/attacher/attacher.sock", value_parser = absolute, env = "OUTBOARD_ATTACHER_SOCKET")]
@@ -67,23 +69,6 @@ pub(crate) struct Run {
     /// certificate is taken for it.
     #[arg(long, value_name = "NAME", default_value = "system:csi-controller", value_parser = controller, env = "OUTBOARD_CONTROLLER_NAME")]
     pub(crate) controller_name: String,
-}
-
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("must be an absolute path".to_owned())
-    }
-}
-
-fn node(name: &str) -> Result<String, String> {
-    if name.is_empty() || name.len() > 253 {
-        Err("must have 1 to 253 characters".to_owned())
-    } else {
-        Ok(name.to_owned())
-    }
 }
 
 fn controller(name: &str) -> Result<String, String> {

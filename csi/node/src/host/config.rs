@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use daemon::args::absolute;
+
 /// The longest node id that the CSI specification allows, in bytes.
 const NODE_ID: usize = 256;
 
@@ -55,15 +57,6 @@ pub(crate) struct Run {
     /// How many volumes this node takes; 0: no limit known.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), env = "OUTBOARD_MAX_VOLUMES")]
     pub(crate) max_volumes: i64,
-}
-
-fn absolute(path: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("must be an absolute path".to_owned())
-    }
 }
 
 fn socket(path: &str) -> Result<PathBuf, String> {
