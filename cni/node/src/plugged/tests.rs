@@ -112,13 +112,7 @@ fn the_role_lets_a_chassis_publish_in_its_own_row_and_ovn_controller_leaves_it_a
 
 async fn scenario() {
     let mut ovn = Ovn::start().await;
-    let sb = ovn.place().southbound;
-    ovn.vsctl(&format!(
-        "set Open_vSwitch . external_ids:system-id={NODE} external_ids:ovn-remote={sb} \
-         external_ids:ovn-encap-type=geneve external_ids:ovn-encap-ip=127.0.0.1 \
-         external_ids:ovn-bridge-datapath-type=netdev"
-    ));
-    ovn.start_controller();
+    ovn.join();
     ovn.sbctl(&format!("wait-until Chassis_Private {NODE}"));
     let southbound = certified(&ovn);
     let entry = |uid: &str| {

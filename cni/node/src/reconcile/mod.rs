@@ -1,8 +1,9 @@
 //! Keeps journal, OVS and kernel in step: removes what no attachment owns, plugs again what OVS has lost.
 //!
-//! observe → plan → apply, at the start, whenever the database comes back, when the link of an attachment goes away without a
-//! DEL, when the representor of a host's attachment comes back, and every half minute. Operations that are under way hold their attachment's lock: their parts are left alone until
-//! they end, and are looked at again then. [`plan`] is pure.
+//! observe → plan → apply, at the start, whenever the database comes back, when the link of an attachment (or, of a socket's, the
+//! path of its namespace) goes away without a DEL, when the representor of a host's attachment comes back, and every half minute.
+//! Operations that are under way hold their attachment's lock: their parts are left alone until they end, and are looked at again
+//! then. [`plan`] is pure.
 
 mod gone;
 pub(crate) mod plan;
@@ -26,7 +27,7 @@ use crate::node::{Node, UNDO};
 use crate::plumb::{host_links, unplumb};
 use crate::rounds::{Pace, Why};
 use crate::under_way;
-use crate::vhostuser::{attach as vhost, order, tap, withdraw};
+use crate::vhostuser::{attach as vhost, ended, order, tap, withdraw};
 
 /// Runs until the pace says stop. `recovered` becomes true with the first round that left nothing undone.
 pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pace: Pace) {
@@ -34,6 +35,7 @@ pub(crate) async fn run(node: Arc<Node>, recovered: watch::Sender<bool>, mut pac
     // The first contents come with a change, not with a change of status.
     let mut filled = node.vswitch.changed();
     let gone = Gone::follow(&mut pace, node.store.clone());
+    pace.wake_on(ended::follow(node.store.clone()));
     loop {
         let started = tokio::time::Instant::now();
         let left = round(&node).await;

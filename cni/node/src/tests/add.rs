@@ -7,17 +7,8 @@ use cni_bin::wire::Command;
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 
-use super::world::{MTU, TestPod, World, ask, request, sandbox, with, within};
+use super::world::{DB, MTU, TestPod, WEB, World, ask, attach, request, sandbox, with, within};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
-
-const WEB: TestPod = TestPod {
-    name: "web",
-    uid: "u-web",
-};
-const DB: TestPod = TestPod {
-    name: "db",
-    uid: "u-db",
-};
 
 #[test]
 fn pods_are_attached_reach_each_other_are_checked_and_detached() {
@@ -34,9 +25,7 @@ fn pods_are_attached_reach_each_other_are_checked_and_detached() {
             let result = ask(&node, &request(Command::Add, &WEB, "web", "eth0"))
                 .await
                 .unwrap();
-            ask(&node, &request(Command::Add, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            attach(&node, &DB, "db").await;
 
             assert_eq!(result["cniVersion"], "1.1.0");
             let ours = &result["interfaces"][1];
@@ -270,11 +259,7 @@ fn gc_removes_what_is_no_longer_valid_and_only_that() {
             let world = World::start().await;
             let node = world.node().await;
             for (pod, host) in [(&WEB, 5), (&DB, 6)] {
-                world.allocate(pod, "eth0", "default", host);
-                sandbox(pod.name);
-                ask(&node, &request(Command::Add, pod, pod.name, "eth0"))
-                    .await
-                    .unwrap();
+                world.start_pod(&node, pod, "default", host).await;
             }
             let gc = |keys: Value| with(request(Command::Gc, &WEB, "-", "-"), &keys);
             let both = world.leftovers(&node).await;

@@ -4,38 +4,9 @@ use std::sync::Arc;
 
 use cni_bin::wire::Command;
 
-use super::world::{TestPod, World, ask, request, sandbox};
+use super::world::{DB, TestPod, WEB, World, ask, attach, detach, request, sandbox};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
 use crate::reconcile;
-
-const WEB: TestPod = TestPod {
-    name: "web",
-    uid: "u-web",
-};
-const DB: TestPod = TestPod {
-    name: "db",
-    uid: "u-db",
-};
-
-/// Dies at a failpoint, as if the process had been killed there: nothing of it runs on.
-async fn die(world: &World, point: &str, command: Command, pod: &'static TestPod, sandbox: &str) {
-    let node = world.node().await;
-    fail::cfg(point, "panic").unwrap();
-    let request = request(command, pod, sandbox, "eth0");
-    let task = tokio::spawn({
-        let node = Arc::clone(&node);
-        async move { ask(&node, &request).await }
-    });
-    assert!(
-        task.await.unwrap_err().is_panic(),
-        "{point} was not reached"
-    );
-    fail::remove(point);
-    eventually("the namespace's thread has ended", || {
-        Arc::strong_count(&node) == 1
-    })
-    .await;
-}
 
 #[test]
 fn an_operation_killed_between_any_two_steps_leaves_nothing() {
@@ -69,16 +40,16 @@ fn an_operation_killed_between_any_two_steps_leaves_nothing() {
                     .await
                     .unwrap();
                 }
-                die(&world, point, command, &WEB, &name).await;
+                world
+                    .die(point, request(command, &WEB, &name, "eth0"))
+                    .await;
                 let node = world.node().await;
                 // An ADD that had done everything but answer has succeeded; a DEL that had not taken the link away has not
                 // happened, and the attachment is whole again. Anything else is gone without being asked.
                 let whole = matches!(point, "add::installed" | "del::begun" | "del::unplugged");
                 let left = world.leftovers(&node).await;
                 assert_eq!(left.len(), if whole { 6 } else { 3 }, "{point}: {left:?}");
-                ask(&node, &request(Command::Del, &WEB, &name, "eth0"))
-                    .await
-                    .unwrap();
+                detach(&node, &WEB, &name).await;
                 assert_eq!(world.leftovers(&node).await.len(), 3, "{point}");
                 assert_eq!(
                     reconcile::plan::plan(&reconcile::observe(&node).await.unwrap()),
@@ -102,9 +73,7 @@ fn the_younger_sandbox_wins_and_the_older_ones_late_del_touches_nothing() {
             world.allocate(&DB, "eth0", "default", 6);
             for (pod, name) in [(&DB, "db"), (&WEB, "old"), (&WEB, "new")] {
                 sandbox(name);
-                ask(&node, &request(Command::Add, pod, name, "eth0"))
-                    .await
-                    .unwrap();
+                attach(&node, pod, name).await;
             }
             sh("ip netns exec new ping -c1 -W5 10.244.0.6");
             let claimants = world.ovn.vsctl(
@@ -113,9 +82,7 @@ fn the_younger_sandbox_wins_and_the_older_ones_late_del_touches_nothing() {
             assert_eq!(claimants.split_whitespace().count(), 1);
             assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
             sh("ip netns exec new ping -c1 -W5 10.244.0.6");
-            ask(&node, &request(Command::Del, &WEB, "old", "eth0"))
-                .await
-                .unwrap();
+            detach(&node, &WEB, "old").await;
             sh("ip netns exec new ping -c1 -W5 10.244.0.6");
             assert_eq!(world.leftovers(&node).await.len(), 6);
         },
@@ -130,11 +97,7 @@ fn a_lost_port_comes_back_and_a_dead_sandbox_goes() {
             let world = World::start().await;
             let node = world.node().await;
             for (pod, host) in [(&WEB, 5), (&DB, 6)] {
-                world.allocate(pod, "eth0", "default", host);
-                sandbox(pod.name);
-                ask(&node, &request(Command::Add, pod, pod.name, "eth0"))
-                    .await
-                    .unwrap();
+                world.start_pod(&node, pod, "default", host).await;
             }
             let link = node
                 .store

@@ -5,7 +5,7 @@ use api::{MigrationTarget, PortFacts, Role};
 use cni_bin::wire::{Command, Request};
 use serde_json::{Value, json};
 
-use super::world::{TestPod, World, ask, facts, request, sandbox, with};
+use super::world::{DB, TestPod, World, ask, detach, facts, request, sandbox, with};
 use crate::gateway::tests::ovn::NODE;
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
 use crate::node::Node;
@@ -13,10 +13,6 @@ use crate::reconcile;
 
 /// The other chassis.
 pub(super) const OTHER: &str = "n2";
-const DB: TestPod = TestPod {
-    name: "db",
-    uid: "u-db",
-};
 
 /// A machine's interface: `first` has it, on that chassis; `second` is on the other one.
 pub(super) struct Machine {
@@ -138,6 +134,23 @@ impl Machine {
         }
     }
 
+    /// Its ADD on this node: the result, and the CHECK of it.
+    pub(super) async fn add(&self, node: &Node, keys: &Value) -> (Value, Request) {
+        let added = ask(node, &self.call(Command::Add, keys)).await;
+        let result = added.unwrap_or_else(|failure| panic!("{failure}"));
+        let check = with(
+            self.call(Command::Check, keys),
+            &json!({"prevResult": result}),
+        );
+        (result, check)
+    }
+
+    /// Its DEL on this node, which leaves nothing.
+    pub(super) async fn del(&self, world: &World, node: &Node, keys: &Value) {
+        ask(node, &self.call(Command::Del, keys)).await.unwrap();
+        assert_eq!(world.leftovers(node).await, Vec::<String>::new());
+    }
+
     /// A request of this node's runtime.
     pub(super) fn call(&self, command: Command, keys: &Value) -> Request {
         with(request(command, self.here(), "vm", self.ifname), keys)
@@ -169,23 +182,17 @@ fn a_target_has_addresses_before_the_switch_and_traffic_after_it() {
             let world = World::start().await;
             let node = world.node().await;
             two(&world);
-            world.allocate(&DB, "eth0", "default", 6);
-            sandbox("db");
-            ask(&node, &request(Command::Add, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            world.start_pod(&node, &DB, "default", 6).await;
             let machine = Machine::new(false, "eth0", "default");
             machine.write(&world, Stage::First);
             machine.bound_there(&world);
             machine.write(&world, Stage::Both);
-            let call = |command| machine.call(command, &json!({}));
-            let result = ask(&node, &call(Command::Add)).await.unwrap();
+            let (result, check) = machine.add(&node, &json!({})).await;
             assert_eq!(result["ips"][0]["address"], "10.244.0.7/24");
             assert_eq!(result["interfaces"][1]["mac"], "0a:58:0a:f4:00:07");
             assert_eq!(machine.bound(&world, "chassis"), OTHER);
             assert_eq!(machine.bound(&world, "additional_chassis"), NODE);
             assert_eq!(node.southbound.binding(&machine.port()), None);
-            let check = with(call(Command::Check), &json!({"prevResult": result}));
             is_whole(&node, &check, "both").await;
             // The target's kernel does not answer for the machine yet.
             sh("! ip netns exec db ping -c2 -i0.3 -W1 10.244.0.7");
@@ -197,11 +204,8 @@ fn a_target_has_addresses_before_the_switch_and_traffic_after_it() {
             .await;
             sh("ip netns exec db ping -c3 -W5 10.244.0.7");
             is_whole(&node, &check, "second").await;
-            ask(&node, &call(Command::Del)).await.unwrap();
-            ask(&node, &request(Command::Del, &DB, "db", "eth0"))
-                .await
-                .unwrap();
-            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            detach(&node, &DB, "db").await;
+            machine.del(&world, &node, &json!({})).await;
         },
     );
 }
@@ -216,9 +220,7 @@ fn a_source_keeps_its_port_until_its_del_and_does_not_bind_it() {
             two(&world);
             let machine = Machine::new(true, "eth0", "default");
             machine.write(&world, Stage::First);
-            let call = |command| machine.call(command, &json!({}));
-            let result = ask(&node, &call(Command::Add)).await.unwrap();
-            let check = with(call(Command::Check), &json!({"prevResult": result}));
+            let (_, check) = machine.add(&node, &json!({})).await;
             machine.write(&world, Stage::Both);
             is_whole(&node, &check, "both").await;
             assert_eq!(machine.bound(&world, "chassis"), NODE);
@@ -240,8 +242,7 @@ fn a_source_keeps_its_port_until_its_del_and_does_not_bind_it() {
             drop(node);
             let node = world.node().await;
             is_whole(&node, &check, "started anew").await;
-            ask(&node, &call(Command::Del)).await.unwrap();
-            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            machine.del(&world, &node, &json!({})).await;
         },
     );
 }
@@ -258,9 +259,7 @@ fn a_migration_that_failed_leaves_the_port_where_it_was() {
             machine.write(&world, Stage::First);
             machine.bound_there(&world);
             machine.write(&world, Stage::Both);
-            let call = |command| machine.call(command, &json!({}));
-            let result = ask(&node, &call(Command::Add)).await.unwrap();
-            let check = with(call(Command::Check), &json!({"prevResult": result}));
+            let (_, check) = machine.add(&node, &json!({})).await;
             machine.write(&world, Stage::First);
             eventually("the target lets go", || {
                 machine.bound(&world, "additional_chassis").is_empty()
@@ -268,15 +267,13 @@ fn a_migration_that_failed_leaves_the_port_where_it_was() {
             .await;
             is_whole(&node, &check, "failed").await;
             assert_eq!(machine.bound(&world, "chassis"), OTHER);
-            ask(&node, &call(Command::Del)).await.unwrap();
-            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            machine.del(&world, &node, &json!({})).await;
             // What is gone altogether is not elsewhere.
             machine.write(&world, Stage::Both);
-            let result = ask(&node, &call(Command::Add)).await.unwrap();
+            let (_, check) = machine.add(&node, &json!({})).await;
             world
                 .ovn
                 .nbctl(&format!("--wait=sb lsp-del {}", machine.port()));
-            let check = with(call(Command::Check), &json!({"prevResult": result}));
             eventually("its flows are gone", || {
                 let ids = world.ovn.vsctl(
                     "--bare --columns=external_ids find Interface external_ids:outboard=pod",

@@ -10,6 +10,7 @@ use cni_bin::code;
 use cni_bin::wire::{Command, Request};
 use serde_json::{Value, json};
 
+pub(super) use super::world::DB;
 use super::world::{MTU, TestPod, World, ask, request, sandbox, vhost_at, with, within};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
 use crate::reconcile;
@@ -23,10 +24,6 @@ mod tap;
 pub(super) const VM: TestPod = TestPod {
     name: "vm",
     uid: "8b4d1c8e-7a0e-4f6e-9a65-0e4b8d6f2c11",
-};
-pub(super) const DB: TestPod = TestPod {
-    name: "db",
-    uid: "u-db",
 };
 pub(super) const IFNAME: &str = "pod6c270ef2f25";
 const HOOKS: &str = "hook-sidecar-sockets";
@@ -46,9 +43,13 @@ pub(super) fn vhost(command: Command, sandbox: &str) -> Request {
     )
 }
 
-/// A node with the row, the sandbox and the volume of a machine's pod.
+/// The row, the sandbox and the volume of a machine's pod, on a node with DPDK.
 pub(super) async fn prepared() -> World {
-    let world = World::start_dpdk().await;
+    with_machine(World::start_dpdk().await)
+}
+
+/// The same on any node.
+fn with_machine(world: World) -> World {
     world.allocate(&VM, IFNAME, "blue", 7);
     sandbox("vm");
     world.volume(&VM, HOOKS);
@@ -135,15 +136,7 @@ fn a_socket_is_plugged_checked_and_taken_away() {
             let plan = reconcile::plan::plan(&reconcile::observe(&node).await.unwrap());
             assert_eq!(plan, Vec::new());
             assert_eq!(watch::problems(&node), Vec::<String>::new());
-            world
-                .ovn
-                .vsctl(&format!("del-port {}", node.store.all()[0].link()));
-            eventually("the loss is seen", || node.vswitch.ports().is_empty()).await;
-            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
-            eventually("the port is whole again", || {
-                column("external_ids").contains("ovn-installed=true")
-            })
-            .await;
+            port_comes_back(&world, &node).await;
             ask(&node, &check).await.unwrap();
 
             for _ in 0..2 {
@@ -334,11 +327,8 @@ fn a_node_without_dpdk_says_what_it_lacks() {
     sandboxed(
         "tests::vhostuser::a_node_without_dpdk_says_what_it_lacks",
         async {
-            let world = World::start().await;
+            let world = with_machine(World::start().await);
             let node = world.node().await;
-            world.allocate(&VM, IFNAME, "blue", 7);
-            sandbox("vm");
-            world.volume(&VM, HOOKS);
             world.allocate(&DB, "net1", "blue", 8);
             sandbox("db");
             world.volume(&DB, "shared-dir");
@@ -376,4 +366,15 @@ fn a_node_without_dpdk_says_what_it_lacks() {
 /// Serves an ADD of the machine's interface in that sandbox.
 pub(super) async fn add(node: &Arc<crate::node::Node>, sandbox: &str) {
     ask(node, &vhost(Command::Add, sandbox)).await.unwrap();
+}
+
+/// Open vSwitch loses the one port, and a round of the loop brings it back.
+async fn port_comes_back(world: &World, node: &crate::node::Node) {
+    let link = node.store.all()[0].link();
+    world.ovn.vsctl(&format!("del-port {link}"));
+    eventually("the loss is seen", || node.vswitch.ports().is_empty()).await;
+    assert_eq!(reconcile::round(node).await, reconcile::Left::default());
+    world.ovn.vsctl(&format!(
+        "wait-until Interface {link} external_ids:ovn-installed=true"
+    ));
 }

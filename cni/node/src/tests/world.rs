@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use api::{Mac, PodPort, PortFacts, Role, Route};
 use cni_bin::wire::{Command, Failure, Reply, Request};
+use daemon::keyed::Locks;
+use daemon::readiness::Readiness;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::gateway::tests::ovn::{NODE, Ovn};
 use crate::gateway::tests::sandbox::{eventually, sh};
@@ -17,13 +21,13 @@ use crate::metrics::Metrics;
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::ovn_controller::OvnController;
+use crate::rounds::{Pace, Rounds};
 use crate::server::Operations;
 use crate::southbound::Southbound;
 use crate::store::Store;
 use crate::vhostuser::{self, Args, VhostUser};
 use crate::vswitch::Vswitch;
 use crate::{plumb, reconcile, server};
-use daemon::keyed::Locks;
 
 pub(crate) const MTU: u32 = 1342;
 
@@ -44,13 +48,7 @@ impl World {
     }
 
     fn with(mut ovn: Ovn) -> Self {
-        let sb = ovn.place().southbound;
-        ovn.vsctl(&format!(
-            "set Open_vSwitch . external_ids:system-id={NODE} external_ids:ovn-remote={sb} \
-             external_ids:ovn-encap-type=geneve external_ids:ovn-encap-ip=127.0.0.1 \
-             external_ids:ovn-bridge-datapath-type=netdev"
-        ));
-        ovn.start_controller();
+        ovn.join();
         ovn.nbctl("ls-add default -- ls-add blue");
         ovn.sbctl(&format!("wait-until chassis {NODE}"));
         Self { ovn }
@@ -108,6 +106,30 @@ impl World {
             &facts(pod, NODE, ifname, subnet, host),
             &format!("requested-chassis={NODE} iface-id-ver={}", pod.uid),
         );
+    }
+
+    /// A pod with its row, its sandbox, which has its name, and its `eth0` in it.
+    pub(crate) async fn start_pod(&self, node: &Node, pod: &TestPod, subnet: &str, host: u8) {
+        self.allocate(pod, "eth0", subnet, host);
+        sandbox(pod.name);
+        attach(node, pod, pod.name).await;
+    }
+
+    /// Dies at a failpoint, as if the process had been killed there: nothing of it runs on.
+    pub(crate) async fn die(&self, point: &str, request: Request) {
+        let node = self.node().await;
+        fail::cfg(point, "panic").unwrap();
+        let task = tokio::spawn({
+            let node = Arc::clone(&node);
+            async move { ask(&node, &request).await }
+        });
+        let died = task.await;
+        assert!(
+            died.is_err_and(|why| why.is_panic()),
+            "{point} was not reached"
+        );
+        fail::remove(point);
+        eventually("nothing of it runs on", || Arc::strong_count(&node) == 1).await;
     }
 
     /// A logical port with these facts and `options`, in the place of what there was of that name.
@@ -192,6 +214,33 @@ pub(crate) fn facts(
     }
 }
 
+/// The reconcile loop of a node.
+pub(crate) struct Reconciling {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Reconciling {
+    /// Starts it; its first round is over.
+    pub(crate) async fn start(node: &Arc<Node>) -> Self {
+        let rounds = Rounds::register(&mut Registry::default());
+        let stop = CancellationToken::new();
+        let pace = Pace::new("attachments", &rounds, &Readiness::default(), stop.clone());
+        let (recovery, mut recovered) = watch::channel(false);
+        let task = tokio::spawn(reconcile::run(Arc::clone(node), recovery, pace));
+        recovered.wait_for(|done| *done).await.unwrap();
+        Self { stop, task }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), self.task)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
 /// Volumes below `home`, mounts below /run.
 pub(crate) fn vhost(home: &Path) -> VhostUser {
     vhost_at(home, Path::new("/run/outboard/vhost"))
@@ -221,6 +270,15 @@ impl TestPod {
         api::names::pod_port("default", self.name, subnet, secondary)
     }
 }
+
+pub(crate) const WEB: TestPod = TestPod {
+    name: "web",
+    uid: "u-web",
+};
+pub(crate) const DB: TestPod = TestPod {
+    name: "db",
+    uid: "u-db",
+};
 
 /// Makes an empty sandbox for a pod.
 pub(crate) fn sandbox(name: &str) {
@@ -266,6 +324,28 @@ pub(crate) fn with(mut request: Request, keys: &Value) -> Request {
 pub(crate) fn within(mut request: Request, patience: Duration) -> Request {
     request.deadline_ms = u64::try_from(patience.as_millis()).unwrap();
     request
+}
+
+/// Gives a sandbox of a pod its `eth0`.
+pub(crate) async fn attach(node: &Node, pod: &TestPod, sandbox: &str) {
+    attach_any(node, pod, sandbox).await;
+}
+
+/// The same on a node of any mode.
+pub(crate) async fn attach_any<N: Operations>(node: &N, pod: &TestPod, sandbox: &str) {
+    let request = request(Command::Add, pod, sandbox, "eth0");
+    ask_any(node, &request).await.unwrap();
+}
+
+/// Takes it away.
+pub(crate) async fn detach(node: &Node, pod: &TestPod, sandbox: &str) {
+    detach_any(node, pod, sandbox).await;
+}
+
+/// The same on a node of any mode.
+pub(crate) async fn detach_any<N: Operations>(node: &N, pod: &TestPod, sandbox: &str) {
+    let request = request(Command::Del, pod, sandbox, "eth0");
+    ask_any(node, &request).await.unwrap();
 }
 
 /// Serves a request; the document of a success.

@@ -4,13 +4,14 @@
 //! restarted. No link of the kernel is made. [`asked`] (what the network's configuration asks for) → [`attach`] over [`needs`] (what
 //! Open vSwitch must be able to do), [`volume`] (the socket's directory, in a tree that the pod writes), [`mounts`] (the short path
 //! that fits into a socket's address) and [`device_info`] (what Multus tells the pod); [`socket`] has the names, [`withdraw`] and
-//! [`order`] take things back. [`tap`] is what a machine gets where there is no DPDK. Everything else is as of any attachment: row, port, journal, reconcile loop.
+//! [`order`] take things back, and [`ended`] says when. [`tap`] is what a machine gets where there is no DPDK. Everything else is as of any attachment: row, port, journal, reconcile loop.
 
 pub(crate) mod asked;
 pub(crate) mod attach;
 pub(crate) mod check;
 mod claims;
 mod device_info;
+pub(crate) mod ended;
 mod metrics;
 mod mounts;
 pub(crate) mod needs;

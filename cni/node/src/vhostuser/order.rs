@@ -1,6 +1,7 @@
 //! The reconcile loop's view of this kind: which mounts are there, which are missing, and which sandboxes have ended.
 //!
-//! There is no link that would die with the pod's namespace: the namespace itself is looked at.
+//! There is no link that would die with the pod's namespace: the namespace itself is looked at, as soon as its path goes
+//! ([`super::ended`]).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -89,7 +90,7 @@ pub(crate) async fn observe(
 }
 
 /// Whether nothing is at the path of the namespace. What cannot be looked at is not gone.
-fn gone(record: &Record) -> bool {
+pub(super) fn gone(record: &Record) -> bool {
     match statfs(&record.netns) {
         Ok(_) => false,
         Err(why) => io::Error::from(why).kind() == io::ErrorKind::NotFound,

@@ -90,15 +90,6 @@ fn stale(targets: &Targets, flow: &Flow) -> bool {
 mod tests {
     use super::*;
 
-    fn service(protocol: Protocol, vip: &str, endpoints: &[&str]) -> Service {
-        Service {
-            protocol,
-            vip: vip.parse().unwrap(),
-            endpoints: endpoints.iter().map(|one| one.parse().unwrap()).collect(),
-            affinity: false,
-        }
-    }
-
     #[rstest::rstest]
     #[case::endpoint("10.96.0.1:53", "198.18.0.2:53", false)]
     #[case::no_endpoint_any_more("10.96.0.1:53", "198.18.0.9:53", true)]
@@ -117,12 +108,16 @@ mod tests {
         #[case] expected: bool,
     ) {
         let former = targets(
-            &[service(Protocol::Udp, "10.96.0.3:53", &["198.18.0.2:53"])],
+            &[Service::of(
+                Protocol::Udp,
+                "10.96.0.3:53",
+                &["198.18.0.2:53"],
+            )],
             &BTreeSet::new(),
         );
         let services = [
-            service(Protocol::Udp, "10.96.0.1:53", &["198.18.0.2:53"]),
-            service(Protocol::Tcp, "10.96.0.4:53", &["198.18.0.2:53"]),
+            Service::of(Protocol::Udp, "10.96.0.1:53", &["198.18.0.2:53"]),
+            Service::of(Protocol::Tcp, "10.96.0.4:53", &["198.18.0.2:53"]),
         ];
         let wanted = targets(&services, &["10.96.0.2:53".parse().unwrap()].into());
         let flow = Flow {

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use api::NodeFacts;
 use ipnet::IpNet;
 use ovsdb::{Client, MonitorSpec, Replica, Uuid};
 use tokio::sync::watch;
@@ -151,6 +152,16 @@ async fn converge(vips: &mut Vips, port: &NodePort, remote: &Replica) -> Result<
         .map_err(|error| error.to_string())
 }
 
+/// Where endpoints are OVN's: the subnets of pods and of nodes.
+fn inside(port: &NodePort) -> Vec<IpNet> {
+    let NodeFacts {
+        pod_cidrs,
+        join_cidrs,
+        ..
+    } = &port.facts;
+    pod_cidrs.iter().chain(join_cidrs).copied().collect()
+}
+
 fn services(port: &NodePort, remote: &Replica) -> Result<Served, String> {
     let Some(join) = port.datapath else {
         return Ok(Served::new(std::iter::empty(), &[]));
@@ -160,13 +171,7 @@ fn services(port: &NodePort, remote: &Replica) -> Result<Served, String> {
         .filter(|group| group.datapaths.contains(&join))
         .map(|group| group.uuid)
         .collect();
-    let inside: Vec<IpNet> = port
-        .facts
-        .pod_cidrs
-        .iter()
-        .chain(&port.facts.join_cidrs)
-        .copied()
-        .collect();
+    let inside = inside(port);
     let on_join = |group: Option<Uuid>| group.is_some_and(|group| groups.contains(&group));
     let balancers: Vec<Row> = rows::<Row>(remote)?
         .into_iter()

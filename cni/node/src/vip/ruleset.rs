@@ -111,32 +111,23 @@ mod tests {
     use super::super::service::Protocol;
     use super::*;
 
-    fn service(protocol: Protocol, vip: &str, endpoints: &[&str]) -> Service {
-        Service {
-            protocol,
-            vip: vip.parse().unwrap(),
-            endpoints: endpoints.iter().map(|one| one.parse().unwrap()).collect(),
-            affinity: false,
-        }
-    }
-
     #[test]
     fn both_families_and_all_protocols() {
-        let mut sticky = service(
+        let mut sticky = Service::of(
             Protocol::Udp,
             "10.96.0.10:53",
             &["198.18.0.1:53", "10.244.0.2:53"],
         );
         sticky.affinity = true;
         let services = [
-            service(
+            Service::of(
                 Protocol::Tcp,
                 "10.96.0.1:443",
                 &["198.18.0.1:6443", "198.18.0.2:6443"],
             ),
-            service(Protocol::Tcp, "[fd01::1]:443", &["[fd02::1]:6443"]),
+            Service::of(Protocol::Tcp, "[fd01::1]:443", &["[fd02::1]:6443"]),
             sticky,
-            service(
+            Service::of(
                 Protocol::Sctp,
                 "[fd01::2]:9",
                 &["[fd02::1]:9", "[fd02::2]:9"],

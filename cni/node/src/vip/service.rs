@@ -110,6 +110,19 @@ fn parse_endpoints(text: &str, vip: IpAddr) -> BTreeSet<SocketAddr> {
 }
 
 #[cfg(test)]
+impl Service {
+    /// One for a test.
+    pub(super) fn of(protocol: Protocol, vip: &str, endpoints: &[&str]) -> Self {
+        Self {
+            protocol,
+            vip: vip.parse().unwrap(),
+            endpoints: endpoints.iter().map(|one| one.parse().unwrap()).collect(),
+            affinity: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -34,13 +34,7 @@ async fn apply(table: &mut Table, vips: &[(&str, &str)], options: &[(&str, &str)
             .collect()
     };
     let port = node_port();
-    let inside: Vec<IpNet> = port
-        .facts
-        .pod_cidrs
-        .iter()
-        .chain(&port.facts.join_cidrs)
-        .copied()
-        .collect();
+    let inside = inside(&port);
     let (vips, options) = (text(vips), text(options));
     let row = LoadBalancer {
         protocol: None,

@@ -20,16 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::card::{Ask, Card, HOST, is_up, place};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
-use crate::tests::world::{TestPod, ask, request, sandbox, within};
+use crate::tests::world::{TestPod, ask, detach, request, sandbox, within};
 
-pub(super) const WEB: TestPod = TestPod {
-    name: "web",
-    uid: "u-web",
-};
-pub(super) const DB: TestPod = TestPod {
-    name: "db",
-    uid: "u-db",
-};
+pub(super) use crate::tests::world::{DB, WEB};
+
 pub(super) const OTHER: TestPod = TestPod {
     name: "other",
     uid: "u-other",
@@ -43,11 +37,7 @@ fn a_hosts_pod_is_attached_reaches_the_dpus_is_checked_and_detached() {
             let card = Card::start(2).await;
             let dpu = card.dpu().await;
             card.allocate(&WEB, HOST, 5);
-            card.world.allocate(&DB, "eth0", "default", 6);
-            sandbox("db");
-            ask(&dpu.node, &request(Command::Add, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            card.world.start_pod(&dpu.node, &DB, "default", 6).await;
 
             let web = Ask::new(&WEB, "s1", 0, 7);
             let wiring = dpu.attach(&web).await.unwrap();
@@ -93,9 +83,7 @@ fn a_hosts_pod_is_attached_reaches_the_dpus_is_checked_and_detached() {
                 &serde_json::json!({"cni.dev/valid-attachments": [{"containerID": "db", "ifname": "eth0"}]}),
             );
             ask(&dpu.node, &gc).await.unwrap();
-            ask(&dpu.node, &request(Command::Del, &WEB, "s1", "eth0"))
-                .await
-                .unwrap();
+            detach(&dpu.node, &WEB, "s1").await;
             sh("ip netns exec web ping -c1 -W5 10.244.0.6");
 
             for _ in 0..2 {
@@ -160,11 +148,7 @@ fn what_is_not_the_hosts_is_refused_and_nothing_is_said_of_it() {
             let dpu = card.dpu().await;
             card.allocate(&WEB, HOST, 5);
             card.allocate(&OTHER, "h2", 7);
-            card.world.allocate(&DB, "eth0", "default", 6);
-            sandbox("db");
-            ask(&dpu.node, &request(Command::Add, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            card.world.start_pod(&dpu.node, &DB, "default", 6).await;
             let refused = async |ask: Ask| {
                 let patience = Duration::from_secs(1);
                 dpu.attach_within(HOST, ask.message(), patience)
@@ -231,11 +215,7 @@ fn the_younger_attempt_takes_function_and_port_and_the_older_ones_requests_touch
             let card = Card::start(2).await;
             let dpu = card.dpu().await;
             card.allocate(&WEB, HOST, 5);
-            card.world.allocate(&DB, "eth0", "default", 6);
-            sandbox("db");
-            ask(&dpu.node, &request(Command::Add, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            card.world.start_pod(&dpu.node, &DB, "default", 6).await;
             // A new pod gets the function before the DEL of the old one came.
             let old = Ask::new(&WEB, "s1", 0, 5);
             dpu.attach(&old).await.unwrap();

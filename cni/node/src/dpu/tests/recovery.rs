@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use channel::proto::{Reason, Wiring};
-use cni_bin::wire::Command;
 use daemon::readiness::Readiness;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -17,7 +16,7 @@ use crate::gateway::tests::sandbox::{eventually, sandboxed, sh, soon};
 use crate::reconcile;
 use crate::rounds::{Pace, Rounds};
 use crate::store::Store;
-use crate::tests::world::{TestPod, ask, request, sandbox};
+use crate::tests::world::TestPod;
 
 /// The loops of the DPU that no request starts.
 struct Loops {
@@ -56,11 +55,7 @@ impl Loops {
 
 /// A pod of the DPU to talk to.
 async fn peer(card: &Card, dpu: &Dpu) {
-    card.world.allocate(&DB, "eth0", "default", 6);
-    sandbox("db");
-    ask(&dpu.node, &request(Command::Add, &DB, "db", "eth0"))
-        .await
-        .unwrap();
+    card.world.start_pod(&dpu.node, &DB, "default", 6).await;
 }
 
 /// A pod of the host in namespace `web`, and one of the DPU that it talks to; the loops run.

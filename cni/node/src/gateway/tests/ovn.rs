@@ -109,6 +109,17 @@ impl Ovn {
         child.wait().unwrap();
     }
 
+    /// Names the chassis [`NODE`], and starts ovn-controller.
+    pub(crate) fn join(&mut self) {
+        let sb = self.place().southbound;
+        self.vsctl(&format!(
+            "set Open_vSwitch . external_ids:system-id={NODE} external_ids:ovn-remote={sb} \
+             external_ids:ovn-encap-type=geneve external_ids:ovn-encap-ip=127.0.0.1 \
+             external_ids:ovn-bridge-datapath-type=netdev"
+        ));
+        self.start_controller();
+    }
+
     pub(crate) fn start_controller(&mut self) {
         let vswitch = self.remote("ovs");
         self.spawn("ovn-controller", &[&vswitch]);

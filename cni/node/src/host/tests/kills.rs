@@ -9,7 +9,9 @@ use nix::unistd::Pid;
 
 use super::world::{DB, Host, WEB, World};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh};
-use crate::tests::world::{ask_any as ask, request, sandbox};
+use crate::tests::world::{
+    ask_any as ask, attach_any as attach, detach_any as detach, request, sandbox,
+};
 
 const NAME: &str = "host::tests::kills::an_operation_killed_between_any_two_steps_leaves_nothing";
 /// In the child: verb, sandbox, and the step at which it dies.
@@ -26,9 +28,7 @@ fn an_operation_killed_between_any_two_steps_leaves_nothing() {
         // A bystander, which must never notice.
         let host = world.host().await;
         sandbox("db");
-        ask(&*host.node, &request(Command::Add, &DB, "db", "eth0"))
-            .await
-            .unwrap();
+        attach(&*host.node, &DB, "db").await;
         host.end().await;
         for (number, point) in crate::HOST_FAILPOINTS.into_iter().enumerate() {
             let name = format!("s{number}");
@@ -37,9 +37,7 @@ fn an_operation_killed_between_any_two_steps_leaves_nothing() {
             let verb = if dels.contains(&point) { "DEL" } else { "ADD" };
             if verb == "DEL" {
                 let host = world.host().await;
-                ask(&*host.node, &request(Command::Add, &WEB, &name, "eth0"))
-                    .await
-                    .unwrap();
+                attach(&*host.node, &WEB, &name).await;
                 host.end().await;
             }
             die(&format!("{verb} {name} {point}"));
@@ -57,9 +55,7 @@ fn an_operation_killed_between_any_two_steps_leaves_nothing() {
             if whole {
                 sh(&format!("ip netns exec {name} ping -c1 -W5 10.244.0.6"));
             }
-            ask(&*host.node, &request(Command::Del, &WEB, &name, "eth0"))
-                .await
-                .unwrap();
+            detach(&*host.node, &WEB, &name).await;
             let left = world.leftovers(&host);
             assert_eq!(left.len(), 3, "{point}: {left:?}");
             sh("ip netns exec db ping -c1 -W5 10.244.0.1 && ping -c1 -W5 10.244.0.6");

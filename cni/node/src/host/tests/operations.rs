@@ -10,7 +10,9 @@ use serde_json::json;
 use super::world::{DB, FUNCTIONS, Host, WEB, World, at_home, pair};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh, soon};
 use crate::host::status::sentences;
-use crate::tests::world::{TestPod, ask_any as ask, request, sandbox, with, within};
+use crate::tests::world::{
+    TestPod, ask_any as ask, detach_any as detach, request, sandbox, with, within,
+};
 
 async fn add(host: &Host, pod: &TestPod, name: &str) -> serde_json::Value {
     sandbox(name);
@@ -147,9 +149,7 @@ fn the_function_moves_while_the_dpu_looks_for_its_wiring_and_comes_home_if_there
             world.bridge.tells.send_replace(false);
             let going = begin(&DB, "db");
             moved("db").await;
-            ask(&*host.node, &request(Command::Del, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            detach(&*host.node, &DB, "db").await;
             let given_up = going.await.unwrap().unwrap_err();
             assert!(given_up.msg.contains("given up"), "{given_up}");
             world.bridge.tells.send_replace(true);
@@ -164,9 +164,7 @@ fn the_function_moves_while_the_dpu_looks_for_its_wiring_and_comes_home_if_there
             assert!(started.elapsed() < Duration::from_secs(5));
             world.bridge.tells.send_replace(true);
 
-            ask(&*host.node, &request(Command::Del, &WEB, "web", "eth0"))
-                .await
-                .unwrap();
+            detach(&*host.node, &WEB, "web").await;
             eventually("all is as before", || world.leftovers(&host).is_empty()).await;
         },
     );
@@ -256,9 +254,7 @@ fn status_says_at_once_that_the_dpu_is_lost_and_a_del_does_not_wait_for_it() {
             assert!(late.msg.contains("no session with DPU d1"), "{late}");
             assert!(started.elapsed() < Duration::from_secs(14));
             let started = Instant::now();
-            ask(&*host.node, &request(Command::Del, &WEB, "web", "eth0"))
-                .await
-                .unwrap();
+            detach(&*host.node, &WEB, "web").await;
             assert!(started.elapsed() < Duration::from_secs(2));
             assert_eq!(code_now().await, Some(code::NOT_AVAILABLE));
             assert_eq!(world.leftovers(&host), ["port of web"]);
@@ -298,9 +294,7 @@ fn a_younger_pod_gets_the_function_and_a_late_del_touches_nothing() {
             }
             assert!(!sh("ip -n web link").contains("eth0"));
             sh("ip netns exec db ping -c1 -W5 10.244.0.1");
-            ask(&*host.node, &request(Command::Del, &WEB, "web", "eth0"))
-                .await
-                .unwrap();
+            detach(&*host.node, &WEB, "web").await;
             sh("ip netns exec db ping -c1 -W5 10.244.0.1");
             assert_eq!(world.bridge.sandboxes(), ["db"]);
             sandbox("x");
@@ -322,9 +316,7 @@ fn a_younger_pod_gets_the_function_and_a_late_del_touches_nothing() {
             add(&host, &WEB, "new").await;
             assert_eq!(world.bridge.sandboxes(), ["db", "new"]);
             sh("ip netns exec new ping -c1 -W5 10.244.0.1");
-            ask(&*host.node, &request(Command::Del, &WEB, "old", "eth0"))
-                .await
-                .unwrap();
+            detach(&*host.node, &WEB, "old").await;
             sh("ip netns exec new ping -c1 -W5 10.244.0.1");
             assert_eq!(world.bridge.sandboxes(), ["db", "new"]);
         },
@@ -362,9 +354,7 @@ fn the_pool_hands_out_only_what_is_back_and_says_when_it_is_empty() {
                 name: "p1",
                 uid: "p1",
             };
-            ask(&*host.node, &request(Command::Del, &p1, "p1", "eth0"))
-                .await
-                .unwrap();
+            detach(&*host.node, &p1, "p1").await;
             let none = request(Command::Add, &WEB, "web", "eth0");
             assert!(ask(&*host.node, &none).await.is_err());
             sh("kill $(cat /run/holder)");

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cni_bin::wire::Command;
-
 use super::world::{DB, WEB, World, at_home};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, sh, soon};
-use crate::tests::world::{ask_any as ask, request, sandbox};
+use crate::tests::world::{attach_any as attach, detach_any as detach, sandbox};
 
 #[test]
 fn functions_that_vanish_and_come_back_go_to_their_pods_as_they_were() {
@@ -17,9 +15,7 @@ fn functions_that_vanish_and_come_back_go_to_their_pods_as_they_were() {
             let host = world.host().await;
             for pod in [&WEB, &DB] {
                 sandbox(pod.name);
-                ask(&*host.node, &request(Command::Add, pod, pod.name, "eth0"))
-                    .await
-                    .unwrap();
+                attach(&*host.node, pod, pod.name).await;
             }
             let namespace = sh("stat -Lc %i /run/netns/web");
             for _ in 0..2 {
@@ -50,9 +46,7 @@ fn functions_that_vanish_and_come_back_go_to_their_pods_as_they_were() {
                 sh("ip netns exec web ping -c1 -W5 10.244.0.6 && ping -c1 -W5 10.244.0.5");
             }
             for pod in [&WEB, &DB] {
-                ask(&*host.node, &request(Command::Del, pod, pod.name, "eth0"))
-                    .await
-                    .unwrap();
+                detach(&*host.node, pod, pod.name).await;
             }
             assert_eq!(world.leftovers(&host), Vec::<String>::new());
         },
@@ -67,9 +61,7 @@ fn a_namespace_that_ends_without_a_del_is_swept() {
             let world = World::start().await;
             let host = world.host().await;
             sandbox("web");
-            ask(&*host.node, &request(Command::Add, &WEB, "web", "eth0"))
-                .await
-                .unwrap();
+            attach(&*host.node, &WEB, "web").await;
             sh("ip netns del web");
             soon("it is swept", || world.leftovers(&host).is_empty()).await;
         },
@@ -84,9 +76,7 @@ fn either_side_restarts_and_the_other_has_all_again() {
             let mut world = World::start().await;
             let host = world.host().await;
             sandbox("web");
-            ask(&*host.node, &request(Command::Add, &WEB, "web", "eth0"))
-                .await
-                .unwrap();
+            attach(&*host.node, &WEB, "web").await;
             // The DPU comes back without any memory.
             world.cut().await;
             world.bridge.forget();
@@ -120,9 +110,7 @@ fn a_loop_in_peace_does_nothing() {
             let world = World::start().await;
             let host = world.host().await;
             sandbox("web");
-            ask(&*host.node, &request(Command::Add, &WEB, "web", "eth0"))
-                .await
-                .unwrap();
+            attach(&*host.node, &WEB, "web").await;
             tokio::time::sleep(Duration::from_secs(3)).await;
             let loops = ["attachments", "gateway"];
             let before = host.rounds.made(&loops);

@@ -21,16 +21,7 @@ use crate::gateway::tests::sandbox::{eventually, sh};
 use crate::host::node::HostNode;
 use crate::host::start::{assemble, keep};
 use crate::rounds::{Pace, Rounds};
-use crate::tests::world::TestPod;
-
-pub(super) const WEB: TestPod = TestPod {
-    name: "web",
-    uid: "u-web",
-};
-pub(super) const DB: TestPod = TestPod {
-    name: "db",
-    uid: "u-db",
-};
+pub(super) use crate::tests::world::{DB, WEB};
 
 pub(super) const ADDRESS: &str = "127.0.0.1:9478";
 pub(super) const FUNCTIONS: usize = 6;

@@ -1,30 +1,13 @@
 //! Cut off between any two steps, and overtaken by a younger sandbox of the same pod.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use cni_bin::wire::Command;
 
 use super::{DEVINFO, add, mount, one_at_a_time, prepared, vhost};
-use crate::gateway::tests::sandbox::{eventually, sandboxed};
+use crate::gateway::tests::sandbox::{sandboxed, sh, soon};
 use crate::reconcile;
-use crate::tests::world::{World, ask, sandbox};
-
-async fn die(world: &World, point: &str, command: Command) {
-    let node = world.node().await;
-    fail::cfg(point, "panic").unwrap();
-    let task = tokio::spawn({
-        let node = Arc::clone(&node);
-        async move { ask(&node, &vhost(command, "vm")).await }
-    });
-    let died = task.await;
-    assert!(
-        died.is_err_and(|why| why.is_panic()),
-        "{point} was not reached"
-    );
-    fail::remove(point);
-    eventually("nothing of it runs on", || Arc::strong_count(&node) == 1).await;
-}
+use crate::tests::world::{Reconciling, ask, sandbox};
 
 #[test]
 fn a_socket_cut_off_between_any_two_steps_leaves_nothing() {
@@ -42,7 +25,7 @@ fn a_socket_cut_off_between_any_two_steps_leaves_nothing() {
                 if removes {
                     add(&world.node().await, "vm").await;
                 }
-                die(&world, point, command).await;
+                world.die(point, vhost(command, "vm")).await;
                 let node = world.node().await;
                 // What had its record is whole: an ADD that only did not answer, a DEL that had not got so far.
                 let whole = matches!(
@@ -63,6 +46,35 @@ fn a_socket_cut_off_between_any_two_steps_leaves_nothing() {
                 let plan = reconcile::plan::plan(&reconcile::observe(&node).await.unwrap());
                 assert_eq!(plan, Vec::new(), "{point}");
             }
+        },
+    );
+}
+
+#[test]
+fn a_namespace_that_ends_without_a_del_is_swept_at_once() {
+    let _alone = one_at_a_time();
+    sandboxed(
+        "tests::vhostuser::faults::a_namespace_that_ends_without_a_del_is_swept_at_once",
+        async {
+            let world = prepared().await;
+            let node = world.unrecovered().await;
+            let looping = Reconciling::start(&node).await;
+            // Several in a row, each within a third of the timer's period: the timer could have swept one of them at most.
+            for name in ["vm", "s2", "s3"] {
+                if name != "vm" {
+                    sandbox(name);
+                }
+                add(&node, name).await;
+                assert_eq!(world.leftovers(&node).await.len(), 3);
+                sh(&format!("ip netns del {name}"));
+                soon("the sweep", || {
+                    node.store.is_empty() && node.vswitch.ports().is_empty() && !mount().exists()
+                })
+                .await;
+                assert!(!Path::new(DEVINFO).exists());
+            }
+            looping.stop().await;
+            assert!(world.leftovers(&node).await.is_empty());
         },
     );
 }

@@ -39,13 +39,11 @@ fn a_target_has_its_socket_while_the_source_has_its_own() {
             publish(&world, &machine, "vhost-user");
             machine.write(&world, Stage::Both);
             world.volume(machine.here(), HOOKS);
-            let call = |command| machine.call(command, &keys());
-            let result = ask(&node, &call(Command::Add)).await.unwrap();
+            let (result, check) = machine.add(&node, &keys()).await;
             let socket = format!("/var/run/kubevirt-hooks/outboard/net/{IFNAME}.sock");
             assert_eq!(result["interfaces"][0]["socketPath"], json!(socket));
             assert_eq!(result["ips"][0]["address"], "10.244.1.7/24");
             assert_eq!(machine.bound(&world, "chassis"), OTHER);
-            let check = with(call(Command::Check), &json!({"prevResult": result}));
             is_whole(&node, &check, "both").await;
             machine.write(&world, Stage::Second);
             eventually("the port is the target's", || {
@@ -53,8 +51,7 @@ fn a_target_has_its_socket_while_the_source_has_its_own() {
             })
             .await;
             is_whole(&node, &check, "second").await;
-            ask(&node, &call(Command::Del)).await.unwrap();
-            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            machine.del(&world, &node, &keys()).await;
 
             // A source, whose machine has left, and a target, to which it did not come.
             for (here, before, after) in [
@@ -64,9 +61,7 @@ fn a_target_has_its_socket_while_the_source_has_its_own() {
                 let machine = Machine::new(here, IFNAME, "blue");
                 world.volume(machine.here(), HOOKS);
                 machine.write(&world, before);
-                let call = |command| machine.call(command, &keys());
-                let result = ask(&node, &call(Command::Add)).await.unwrap();
-                let check = with(call(Command::Check), &json!({"prevResult": result}));
+                let (_, check) = machine.add(&node, &keys()).await;
                 machine.write(&world, after);
                 eventually("this node lets go", || {
                     ["chassis", "additional_chassis"]
@@ -79,8 +74,7 @@ fn a_target_has_its_socket_while_the_source_has_its_own() {
                 is_whole(&node, &check, "elsewhere").await;
                 assert_eq!(node.vswitch.ports(), ports);
                 assert_eq!(machine.bound(&world, "chassis"), OTHER);
-                ask(&node, &call(Command::Del)).await.unwrap();
-                assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+                machine.del(&world, &node, &keys()).await;
             }
         },
     );
@@ -144,10 +138,7 @@ fn a_machine_does_not_migrate_to_a_node_of_the_other_kind() {
             let patient = add(20);
             let (result, ()) = tokio::join!(ask(&node, &patient), begin);
             assert_eq!(result.unwrap()["ips"][0]["address"], "10.244.1.7/24");
-            ask(&node, &machine.call(Command::Del, &keys()))
-                .await
-                .unwrap();
-            assert_eq!(world.leftovers(&node).await, Vec::<String>::new());
+            machine.del(&world, &node, &keys()).await;
         },
     );
 }

@@ -1,19 +1,19 @@
 //! Taps of machines on a node without DPDK: the same requests, Open vSwitch without it, and a real machine behind the tap.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use cni_bin::code;
 use cni_bin::wire::Command;
-use lab::host_vm::{HostVm, HostVmSpec};
+use lab::host_vm::HostVm;
 use serde_json::{Value, json};
 
-use super::{DB, DEVINFO, HOOKS, IFNAME, VM, add, vhost};
+use super::machine::{is_the_port, spec};
+use super::{DB, DEVINFO, HOOKS, IFNAME, VM, add, port_comes_back, vhost, with_machine};
 use crate::gateway::tests::sandbox::{eventually, sandboxed, serve, sh};
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::reconcile;
-use crate::tests::world::{MTU, TestPod, World, ask, request, sandbox, with};
+use crate::tests::world::{MTU, TestPod, World, ask, detach, request, sandbox, with};
 use crate::vhostuser::watch;
 
 const TAP: &str = "tap6c270ef2f25";
@@ -23,15 +23,6 @@ const VM2: TestPod = TestPod {
     name: "vm2",
     uid: "0d7f3b52-51c5-4a6e-9b4e-5a3f2d0c7e21",
 };
-
-/// A node without DPDK, with the row, the sandbox and the volume of a machine's pod.
-async fn prepared() -> World {
-    let world = World::start().await;
-    world.allocate(&VM, IFNAME, "blue", 7);
-    sandbox("vm");
-    world.volume(&VM, HOOKS);
-    world
-}
 
 /// The links of a sandbox.
 fn inside(sandbox: &str) -> Vec<String> {
@@ -62,7 +53,7 @@ fn a_machine_gets_a_tap_on_a_node_without_dpdk() {
     sandboxed(
         "tests::vhostuser::tap::a_machine_gets_a_tap_on_a_node_without_dpdk",
         async {
-            let world = prepared().await;
+            let world = with_machine(World::start().await);
             let node = world.node().await;
             let result = ask(&node, &vhost(Command::Add, "vm")).await.unwrap();
             let interfaces = result["interfaces"].as_array().unwrap();
@@ -163,16 +154,7 @@ fn a_machine_gets_a_tap_on_a_node_without_dpdk() {
                 "{failure}"
             );
             sh(&format!("mv {DEVINFO}.x {DEVINFO}"));
-            world
-                .ovn
-                .vsctl(&format!("del-port {}", node.store.all()[0].link()));
-            eventually("the loss is seen", || node.vswitch.ports().is_empty()).await;
-            assert_eq!(reconcile::round(&node).await, reconcile::Left::default());
-            eventually("the port is whole again", || {
-                let found = format!("--no-headings --data=bare --columns=external_ids find Interface external_ids:iface-id=default/vm/blue/{IFNAME}");
-                world.ovn.vsctl(&found).contains("ovn-installed=true")
-            })
-            .await;
+            port_comes_back(&world, &node).await;
             ask(&node, &check).await.unwrap();
             sh(&format!("ip -n vm link del {TAP}"));
             let failure = ask(&node, &check).await.unwrap_err();
@@ -194,7 +176,7 @@ fn taps_of_two_machines_go_by_gc_and_with_their_sandboxes() {
     sandboxed(
         "tests::vhostuser::tap::taps_of_two_machines_go_by_gc_and_with_their_sandboxes",
         async {
-            let world = prepared().await;
+            let world = with_machine(World::start().await);
             let node = world.node().await;
             world.allocate(&VM2, IFNAME, "blue", 8);
             sandbox("vm2");
@@ -252,7 +234,7 @@ fn a_tap_cut_off_between_any_two_steps_leaves_nothing() {
         "tests::vhostuser::tap::a_tap_cut_off_between_any_two_steps_leaves_nothing",
         async {
             let _scenario = fail::FailScenario::setup();
-            let world = prepared().await;
+            let world = with_machine(World::start().await);
             let of_del = ["del::begun", "del::unplugged", "del::forgotten"];
             for point in crate::TAP_FAILPOINTS.into_iter().chain(of_del) {
                 let removes = point.starts_with("del::")
@@ -261,20 +243,7 @@ fn a_tap_cut_off_between_any_two_steps_leaves_nothing() {
                 if removes {
                     add(&world.node().await, "vm").await;
                 }
-                let node = world.node().await;
-                fail::cfg(point, "panic").unwrap();
-                let task = tokio::spawn({
-                    let node = Arc::clone(&node);
-                    async move { ask(&node, &vhost(command, "vm")).await }
-                });
-                let died = task.await;
-                assert!(
-                    died.is_err_and(|why| why.is_panic()),
-                    "{point} was not reached"
-                );
-                fail::remove(point);
-                eventually("nothing of it runs on", || Arc::strong_count(&node) == 1).await;
-                drop(node);
+                world.die(point, vhost(command, "vm")).await;
                 let node = world.node().await;
                 // What has record and link is an attachment until its DEL, answered or not.
                 let whole = match point {
@@ -298,56 +267,31 @@ fn a_machine_behind_a_tap_is_the_port() {
     sandboxed(
         "tests::vhostuser::tap::a_machine_behind_a_tap_is_the_port",
         async {
-            let mut world = prepared().await;
+            let mut world = with_machine(World::start().await);
             let node = world.node().await;
-            world.allocate(&DB, "eth0", "blue", 9);
-            sandbox("db");
-            ask(&node, &request(Command::Add, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            world.start_pod(&node, &DB, "blue", 9).await;
             serve("db", "10.244.1.9:7777").await;
             add(&node, "vm").await;
 
             let home = tempfile::tempdir().unwrap();
-            let mut spec = HostVmSpec::new(home.path());
-            spec.functions = 0;
-            spec.cpus = 1;
-            spec.memory = 256;
-            spec.modules = vec!["virtio_net".into()];
-            spec.programs = vec!["/bin/ip".into()];
-            spec.arguments = [
+            let arguments = [
                 "-netdev",
                 &format!("tap,id=net,ifname={TAP},script=no,downscript=no,queues=2"),
                 "-device",
                 &format!("virtio-net-pci,netdev=net,mac={MAC},mq=on,vectors=6"),
-            ]
-            .map(str::to_owned)
-            .into();
+            ];
+            let spec = spec(home.path(), &arguments);
             let pod = Netns::of_pod(Path::new("/run/netns/vm")).unwrap();
             let vm = pod.run(move || HostVm::boot(spec)).await.unwrap();
             let vm = vm.unwrap_or_else(|why| panic!("{why:#}"));
-            vm.run(&format!(
-                "/bin/ip link set eth0 mtu {MTU} up && /bin/ip addr add 10.244.1.7/24 dev eth0 && /bin/ip addr add fd00:10:244:1::7/64 dev eth0 nodad"
-            ))
-            .unwrap();
-            let ping = || vm.run("ping -c 1 -W 2 10.244.1.9").is_ok();
-            eventually("the machine reaches the pod", ping).await;
-            vm.run(&format!("ping -c 1 -W 5 -s {} 10.244.1.9", MTU - 28))
-                .unwrap();
-            vm.run("ping -6 -c 1 -W 5 fd00:10:244:1::9").unwrap();
-            sh("ip netns exec db ping -c1 -W5 10.244.1.7");
+            is_the_port(&mut world, &vm).await;
             // The machine leaves its checksums to whoever sends for it.
             let said = vm.run("nc 10.244.1.9 7777 </dev/null").unwrap();
             assert!(format!("{said:?}").contains("10.244.1.7"), "{said:?}");
 
-            world.ovn.kill_vswitchd();
-            world.ovn.start_vswitchd();
-            eventually("the machine reaches the pod again", ping).await;
             drop(vm);
             ask(&node, &vhost(Command::Del, "vm")).await.unwrap();
-            ask(&node, &request(Command::Del, &DB, "db", "eth0"))
-                .await
-                .unwrap();
+            detach(&node, &DB, "db").await;
             clean(&world, &node, "DEL").await;
         },
     );
