@@ -36,6 +36,8 @@ pub struct LabConfig {
     pub storage: bool,
     /// How many functions the emulated card of a host has.
     pub card_functions: u32,
+    /// Whether pods may be those of VMs: their sidecar's image is in every node. So it is where a node has DPDK.
+    pub vms: bool,
 }
 
 impl Default for LabConfig {
@@ -46,6 +48,7 @@ impl Default for LabConfig {
             network: Network::Outboard,
             storage: false,
             card_functions: 32,
+            vms: false,
         }
     }
 }
@@ -90,7 +93,7 @@ impl Lab {
                 anyhow::bail!("the lab's storage needs Services, and so Outboard's network")
             }
         };
-        let vms = !config.site.dpdk.is_empty();
+        let vms = config.vms || !config.site.dpdk.is_empty();
         let archives = std::thread::spawn(move || images::build(set, vms));
         let site = Site::create(&config.site)?;
         clock.say(site.id(), "namespaces and wires");
@@ -283,7 +286,7 @@ impl Lab {
         images::BUSYBOX
     }
 
-    /// The hook sidecar for VMs; in every node of a lab that has one with DPDK.
+    /// The hook sidecar for VMs; in every node of a lab that has one with DPDK, or [`LabConfig::vms`].
     pub fn shim_image(&self) -> &'static str {
         images::SHIM
     }

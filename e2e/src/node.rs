@@ -133,6 +133,11 @@ impl Node {
         self.lab
     }
 
+    /// The last part of its addresses.
+    pub(crate) fn index(&self) -> u8 {
+        self.index
+    }
+
     pub(crate) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }

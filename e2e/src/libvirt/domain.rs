@@ -20,10 +20,11 @@ const LINES: usize = 25;
 
 /// A running domain, made from [`super::Boot`]'s files. Dropping it destroys it.
 pub struct Domain<'l> {
-    libvirt: &'l Libvirt<'l>,
-    name: String,
-    console: String,
-    channel: Option<Channel>,
+    pub(super) libvirt: &'l Libvirt<'l>,
+    pub(super) name: String,
+    pub(super) port: String,
+    pub(super) console: String,
+    pub(super) channel: Option<Channel>,
 }
 
 impl<'l> Domain<'l> {
@@ -44,6 +45,7 @@ impl<'l> Domain<'l> {
         let mut domain = Self {
             libvirt,
             name: name.into(),
+            port: port.into(),
             console: console.into(),
             channel: None,
         };
@@ -93,6 +95,11 @@ impl<'l> Domain<'l> {
     /// libvirt does not answer, or keeps it.
     pub fn destroy(&self) -> Result<()> {
         self.libvirt.virsh(&["destroy", &self.name])?;
+        self.gone()
+    }
+
+    /// Waits until libvirt has forgotten it.
+    pub(super) fn gone(&self) -> Result<()> {
         wait::until_true(
             &format!("the end of domain {}", self.name),
             Duration::from_secs(20),
@@ -103,7 +110,7 @@ impl<'l> Domain<'l> {
         )
     }
 
-    fn evidence(&self) -> String {
+    pub(super) fn evidence(&self) -> String {
         let said = fs::read(self.libvirt.node.path(&self.console)).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let lines: Vec<&str> = said.lines().collect();

@@ -3,10 +3,12 @@
 //!
 //! What surprises (libvirt 9.0): the user that QEMU is to run as must have the name `libvirt-qemu` at the start, whatever
 //! qemu.conf says; what libvirt knows of QEMU is asked for anew at every start of a domain where there is a `/dev/kvm` that
-//! QEMU's user cannot open, so there is none here; `<mtu>` in a vhost-user interface fails every start.
+//! QEMU's user cannot open, so there is none here; `<mtu>` in a vhost-user interface fails every start; and libvirtd asks for the address
+//! of its own host's name, also while a migrated guest stands still: /etc/hosts has it, or that is 5 s of DNS.
 
 mod boot;
 mod domain;
+mod migration;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use anyhow::Result;
 
 pub use boot::Boot;
 pub use domain::Domain;
+pub use migration::Migration;
 
 use crate::node::Node;
 use crate::process::Process;
@@ -46,6 +49,7 @@ auth_unix_rw = \"none\"
 unix_sock_dir = \"/run/libvirt\"
 log_outputs = \"3:stderr\"
 ";
+const SOCKET: &str = "/run/libvirt/libvirt-sock";
 
 /// libvirtd and virtlogd of one node. Dropping it ends both; domains of it are to be gone before.
 pub struct Libvirt<'n> {
@@ -72,7 +76,20 @@ impl<'n> Libvirt<'n> {
 
     fn start_by(node: &'n Node, hooks: &str, prefix: &[&str]) -> Result<Self> {
         node.write("/etc/libvirt/qemu.conf", QEMU_CONF)?;
-        node.write("/etc/libvirt/libvirtd.conf", LIBVIRTD_CONF)?;
+        // Nobody migrates to the host that it is on; all nodes have the machine's own UUID.
+        let host = format!(
+            "host_uuid = \"{:08}-0000-4000-8000-{:012}\"\n",
+            node.lab(),
+            node.index()
+        );
+        node.write(
+            "/etc/libvirt/libvirtd.conf",
+            &(LIBVIRTD_CONF.to_owned() + &host),
+        )?;
+        let name = node.name();
+        node.script(&format!(
+            "grep -q ' {name}$' /etc/hosts || echo '127.0.0.1 {name}' >>/etc/hosts\n"
+        ))?;
         node.script(&format!(
             "for file in passwd group; do sed -i /^libvirt-qemu:/d /etc/$file; done\n\
              echo 'libvirt-qemu:x:{QEMU_USER}:{QEMU_USER}::/:/usr/sbin/nologin' >>/etc/passwd\n\

@@ -4,24 +4,47 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::libvirt::{Libvirt, QEMU_USER};
-use e2e::{Delegate, Lab, pods, until};
+use e2e::{Delegate, Lab, Node, pods, until};
 use serde_json::{Value, json};
 
+use crate::MINUTE;
 use crate::manager::Manager;
-use crate::{MINUTE, NODE};
+use crate::migration::Order;
 
-pub(crate) const POD: &str = "virt-launcher-data-disk";
 pub(crate) const SIDECAR: &str = "hook-sidecar-0";
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 /// `pod` and the first 11 digits of SHA-256 of the network's name, `net1`.
-const IFNAME: &str = "pod6c270ef2f25";
+pub(crate) const IFNAME: &str = "pod6c270ef2f25";
 /// Where the socket is in container `compute`.
 const SOCKET: &str = "/var/run/kubevirt-hooks/outboard/net/pod6c270ef2f25.sock";
+
+/// What a VM's interface is on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plug {
+    /// Where Open vSwitch has DPDK.
+    Socket,
+    /// Where it has not.
+    Tap,
+}
+
+/// Which pod is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Spec<'s> {
+    /// `virt-launcher-<VM>-<five characters>`.
+    pub(crate) name: &'s str,
+    pub(crate) node: &'s str,
+    pub(crate) plug: Plug,
+    /// Whose target it is.
+    pub(crate) migration: Option<&'s Order<'s>>,
+}
 
 /// The pod, running.
 pub(crate) struct Launcher<'a> {
     lab: &'a Lab,
-    uid: String,
+    node: &'a Node,
+    name: String,
+    pub(crate) uid: String,
+    plug: Plug,
     delegate: Delegate<'a>,
 }
 
@@ -44,13 +67,16 @@ impl Nic {
         Ok(ip)
     }
 
-    fn of(result: Value) -> Result<Self> {
+    fn of(result: Value, plug: Plug) -> Result<Self> {
         let interfaces = result["interfaces"].as_array().context("no interfaces")?;
-        let [interface] = interfaces.as_slice() else {
-            anyhow::bail!("not one interface: {result}");
+        let (interface, socket) = match (plug, interfaces.as_slice()) {
+            (Plug::Socket, [interface]) => (interface, json!(SOCKET)),
+            // The other one is the node's end of the pair.
+            (Plug::Tap, [_, interface]) => (interface, Value::Null),
+            _ => anyhow::bail!("not the interfaces of a {plug:?}: {result}"),
         };
         ensure!(
-            interface["name"] == IFNAME && interface["socketPath"] == SOCKET,
+            interface["name"] == IFNAME && interface["socketPath"] == socket,
             "the interface is another one: {result}"
         );
         ensure!(
@@ -72,7 +98,7 @@ impl Nic {
 
 impl<'a> Launcher<'a> {
     /// Makes the pod and waits until it is Ready.
-    pub(crate) fn start(lab: &'a Lab, vm: &Value) -> Result<Self> {
+    pub(crate) fn start(lab: &'a Lab, vm: &Value, spec: &Spec<'_>) -> Result<Self> {
         let network = &vm["spec"]["networks"][0];
         let name = network["multus"]["networkName"].as_str();
         let (namespace, name) = name
@@ -103,18 +129,27 @@ impl<'a> Launcher<'a> {
             "runAsGroup": QEMU_USER, "capabilities": {"drop": ["ALL"]},
         });
         let hooks = "/var/run/kubevirt-hooks";
+        let machine = &vm["metadata"]["name"];
+        let mut labels = json!({
+            "kubevirt.io": "virt-launcher", "kubevirt.io/created-by": vm["metadata"]["uid"], "vm.kubevirt.io/name": machine,
+        });
+        let mut annotations =
+            json!({"k8s.v1.cni.cncf.io/networks": networks, "kubevirt.io/domain": machine});
+        if let Some(migration) = spec.migration {
+            labels["kubevirt.io/migrationJobUID"] = json!(migration.uid);
+            annotations["kubevirt.io/migrationJobName"] = json!(migration.name);
+        }
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
-                "name": POD, "namespace": NAMESPACE, "labels": {"kubevirt.io": "virt-launcher"},
-                "annotations": {"k8s.v1.cni.cncf.io/networks": networks},
+                "name": spec.name, "namespace": NAMESPACE, "labels": labels, "annotations": annotations,
                 "ownerReferences": [{
                     "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "controller": true,
-                    "name": vm["metadata"]["name"], "uid": vm["metadata"]["uid"],
+                    "name": machine, "uid": vm["metadata"]["uid"],
                 }],
             },
             "spec": {
-                "nodeName": NODE, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
+                "nodeName": spec.node, "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
                 "restartPolicy": "Never",
                 "securityContext": {"fsGroup": QEMU_USER},
                 "volumes": volumes,
@@ -141,16 +176,30 @@ impl<'a> Launcher<'a> {
             },
         });
         lab.apply(&pod.to_string())?;
-        lab.wait_ready(NAMESPACE, POD, MINUTE)?;
+        lab.wait_ready(NAMESPACE, spec.name, MINUTE)?;
         Ok(Self {
             lab,
-            uid: pods::one(lab, NAMESPACE, POD)?.uid,
-            delegate: Delegate::new(lab, NAMESPACE, POD, IFNAME, name)?,
+            node: lab.node(spec.node),
+            name: spec.name.to_owned(),
+            uid: pods::one(lab, NAMESPACE, spec.name)?.uid,
+            plug: spec.plug,
+            delegate: Delegate::new(lab, NAMESPACE, spec.name, IFNAME, name)?,
         })
     }
 
+    /// libvirt of this pod. A tap is a link of the pod's.
+    pub(crate) fn libvirt(&self) -> Result<Libvirt<'a>> {
+        match self.plug {
+            Plug::Socket => Libvirt::start(self.node, &self.volume()),
+            Plug::Tap => {
+                let sandbox = e2e::sandbox(self.node, &self.uid)?;
+                Libvirt::inside(self.node, &self.volume(), &sandbox.netns)
+            }
+        }
+    }
+
     /// The pod's hook volume, as its node has it.
-    pub(crate) fn volume(&self) -> String {
+    fn volume(&self) -> String {
         format!(
             "/var/lib/kubelet/pods/{}/volumes/kubernetes.io~empty-dir/hook-sidecar-sockets",
             self.uid
@@ -159,20 +208,23 @@ impl<'a> Launcher<'a> {
 
     /// Multus' ADD; and virt-controller's annotation, made of its result.
     pub(crate) fn plug(&self) -> Result<Nic> {
-        let nic = Nic::of(self.delegate.add()?)?;
+        let nic = Nic::of(self.delegate.add()?, self.plug)?;
         let info = self.delegate.device_info()?;
         let info = info.context("the plugin said nothing of the device")?;
-        ensure!(
-            info["type"] == "vhost-user"
-                && info["vhost-user"] == json!({"mode": "server", "path": SOCKET}),
-            "device-info: {info}"
-        );
+        let good = match self.plug {
+            Plug::Socket => {
+                info["type"] == "vhost-user"
+                    && info["vhost-user"] == json!({"mode": "server", "path": SOCKET})
+            }
+            Plug::Tap => info["type"] == "tap",
+        };
+        ensure!(good, "device-info: {info}");
         let network =
             json!({"network": "net1", "deviceInfo": info, "mac": nic.mac, "mtu": nic.mtu});
         let note = json!({"interfaces": [network]});
         let note = format!("kubevirt.io/network-info={note}");
         self.lab
-            .kubectl(&["annotate", "pod", "-n", NAMESPACE, POD, &note])?;
+            .kubectl(&["annotate", "pod", "-n", NAMESPACE, &self.name, &note])?;
         Ok(nic)
     }
 
@@ -215,7 +267,7 @@ impl<'a> Launcher<'a> {
             );
             let code = self
                 .lab
-                .kubectl(&["get", "pod", "-n", NAMESPACE, POD, &query])?;
+                .kubectl(&["get", "pod", "-n", NAMESPACE, &self.name, &query])?;
             ensure!(code.is_empty() || code == "0", "it ended with {code}");
             Ok((!code.is_empty()).then_some(()))
         })?;
@@ -227,7 +279,7 @@ impl<'a> Launcher<'a> {
             "what was said of the device is still there after DEL"
         );
         self.lab
-            .kubectl(&["delete", "pod", "-n", NAMESPACE, POD])
+            .kubectl(&["delete", "pod", "-n", NAMESPACE, &self.name])
             .map(drop)
     }
 }

@@ -4,11 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::libvirt::Boot;
 use serde_json::Value;
 
-use crate::disk;
-use crate::launcher::Nic;
+use crate::launcher::{Nic, Plug};
 
-/// `<namespace>_<name>` of the VM.
-pub(crate) const NAME: &str = "default_data-disk";
 /// The port over which this test's scripts come, in the place of the guest agent's: to that one libvirt connects itself.
 pub(crate) const PORT: &str = "/run/outboard-vm/agent.sock";
 /// What the guest's serial console says.
@@ -16,38 +13,53 @@ pub(crate) const CONSOLE: &str = "/run/outboard-vm/console.log";
 
 const TEMPLATE: &str = include_str!("domain.xml");
 
+/// What libvirt calls a VM's domain.
+pub(crate) fn name(vm: &Value) -> String {
+    let name = vm["metadata"]["name"].as_str().unwrap_or_default();
+    format!("default_{name}")
+}
+
 /// The converter's XML. The container disk is left out: the guest has all in its initramfs; and it has one processor.
-pub(crate) fn domain(vm: &Value, boot: &Boot) -> String {
+pub(crate) fn domain(vm: &Value, boot: &Boot, disk: &str) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     TEMPLATE
-        .replace("{name}", NAME)
+        .replace("{name}", &name(vm))
         .replace("{uid}", &text(&vm["metadata"]["uid"]))
         .replace("{kernel}", &boot.kernel)
         .replace("{initrd}", &boot.initramfs)
         .replace("{cmdline}", &boot.command_line)
         .replace("{directory}", &boot.directory)
-        .replace("{disk}", disk::XML)
+        .replace("{disk}", disk)
         .replace("{port}", PORT)
         .replace("{console}", CONSOLE)
 }
 
-/// The interface is the pod's, in memory that the switch can map.
-pub(crate) fn is_bound(xml: &str, nic: &Nic) -> Result<()> {
+/// The interface is the pod's: a socket, in memory that the switch can map; or the pod's tap.
+pub(crate) fn is_bound(xml: &str, nic: &Nic, plug: Plug) -> Result<()> {
     let mac = format!("<mac address='{}'/>", nic.mac);
-    for part in [
-        "type='vhostuser'",
-        "ua-net1",
-        "mode='server'",
-        "memfd",
-        "shared",
-        &mac,
-    ] {
+    let parts: &[&str] = match plug {
+        Plug::Socket => &["type='vhostuser'", "mode='server'", "memfd", "shared"],
+        Plug::Tap => &["type='ethernet'", "dev='tap6c270ef2f25'", "managed='no'"],
+    };
+    for part in parts.iter().chain(&["ua-net1", &mac]) {
         ensure!(
             xml.replace('"', "'").contains(part),
             "no {part} in the domain:\n{xml}"
         );
     }
     Ok(())
+}
+
+/// The guest's interface is as [`address`] has left it.
+pub(crate) fn is_as_before(nic: &Nic) -> Result<String> {
+    Ok(format!(
+        "set -e\nread -r mac </sys/class/net/eth0/address\n[ \"$mac\" = '{}' ]\n\
+         ip -4 addr show dev eth0 | grep -qF ' {}/'\nip -6 addr show dev eth0 | grep -qF ' {}/'\n\
+         read -r asked </run/asked\n[ \"$asked\" = 1 ]\n",
+        nic.mac,
+        nic.ip(false)?,
+        nic.ip(true)?
+    ))
 }
 
 /// Brings the guest's interface up with the port's MAC and MTU. Its IPv4 address is OVN's answer by DHCP, and must be the one that the
@@ -75,6 +87,8 @@ pub(crate) fn address(nic: &Nic) -> Result<String> {
 /// What udhcpc calls at each step.
 const DHCP: &str = r#"#!/bin/sh
 [ "$1" = bound ] || exit 0
+read -r asked </run/asked || asked=0
+echo $((asked + 1)) >/run/asked
 ip addr add "$ip/$mask" dev "$interface"
 ip route add default via "$router"
 "#;

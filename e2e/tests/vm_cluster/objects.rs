@@ -1,5 +1,5 @@
-//! `manifests/kubevirt` as the API server takes it: the patch, the policy's verdicts, the examples; and the VM of this test, which is one
-//! of them.
+//! `manifests/kubevirt` as the API server takes it: the patch, the policy's verdicts, the examples; and the VMs of these tests, which
+//! are some of them.
 
 use std::path::Path;
 
@@ -20,40 +20,59 @@ const EXAMPLES: [&str; 8] = [
     "boot-disk",
     "sriov",
 ];
-/// The example that is started.
-const VM: &str = "data-disk";
+/// Applies everything.
+pub(crate) fn apply(lab: &Lab) -> Result<()> {
+    kinds(lab)?;
+    binding(lab)?;
+    lab.kubectl(&["apply", "--server-side", "-k", MANIFESTS])?;
+    examples(lab, &EXAMPLES)?;
+    verdicts(lab)
+}
 
-/// Applies everything; gives the VirtualMachineInstance that virt-controller makes of the VM.
-pub(crate) fn apply(lab: &Lab) -> Result<Value> {
+/// KubeVirt's kinds alone, long after cni-controller's start.
+pub(crate) fn kinds(lab: &Lab) -> Result<()> {
     lab.apply(KINDS)?;
-    for kind in ["kubevirts", "virtualmachines", "virtualmachineinstances"] {
+    for kind in [
+        "kubevirts",
+        "virtualmachines",
+        "virtualmachineinstances",
+        "virtualmachineinstancemigrations",
+    ] {
         let crd = format!("crd/{kind}.kubevirt.io");
         lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &crd])?;
     }
-    binding(lab)?;
-    lab.kubectl(&["apply", "--server-side", "-k", MANIFESTS])?;
-    for example in EXAMPLES {
+    Ok(())
+}
+
+/// Some of the examples, the network among them.
+pub(crate) fn examples(lab: &Lab, names: &[&str]) -> Result<()> {
+    for example in names {
         let file = format!("{MANIFESTS}/examples/{example}.yaml");
         // A field that KubeVirt does not have is an error.
         lab.kubectl(&["apply", "--validate=strict", "-f", &file])
             .with_context(|| file.clone())?;
     }
     let wait = ["wait", "--for=condition=Ready", "--timeout=30s"];
-    lab.kubectl(&[&wait[..], &["subnet.iaas.yusur.io", "machines"]].concat())?;
-    verdicts(lab)?;
-    let text = lab.kubectl(&["get", "virtualmachine", VM, "-o", "json"])?;
+    lab.kubectl(&[&wait[..], &["subnet.iaas.yusur.io", "machines"]].concat())
+        .map(drop)
+}
+
+/// The VirtualMachineInstance that virt-controller makes of an example's VM.
+pub(crate) fn instance(lab: &Lab, vm: &str) -> Result<Value> {
+    let text = lab.kubectl(&["get", "virtualmachine", vm, "-o", "json"])?;
+    let name = vm;
     let vm: Value = serde_json::from_str(&text).context("kubectl printed no JSON")?;
     let template = &vm["spec"]["template"];
     let instance = json!({
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstance",
         "metadata": {
-            "name": VM, "namespace": "default", "annotations": template["metadata"]["annotations"],
+            "name": name, "namespace": "default", "annotations": template["metadata"]["annotations"],
         },
         "spec": template["spec"],
     });
     lab.apply(&instance.to_string())?;
-    let text = lab.kubectl(&["get", "virtualmachineinstance", VM, "-o", "json"])?;
+    let text = lab.kubectl(&["get", "virtualmachineinstance", name, "-o", "json"])?;
     serde_json::from_str(&text).context("kubectl printed no JSON")
 }
 
