@@ -64,6 +64,14 @@ impl Domain<'_> {
         let Some(channel) = channel else {
             bail!("the migration ended at once: {}", said(virsh)?.1);
         };
+        wait::until_true("the first of the guest's memory", APPEARS, || {
+            // Ended: `finish` says why. Another speed before this one's use would be forgotten.
+            Ok(virsh.try_wait()?.is_some()
+                || self
+                    .libvirt
+                    .virsh(&["domjobinfo", &self.name])?
+                    .contains("Memory processed"))
+        })?;
         Ok(Migration {
             from: self,
             to: Domain {
