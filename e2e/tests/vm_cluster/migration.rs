@@ -175,7 +175,7 @@ pub(crate) fn story(lab: &Lab, plug: Plug, peer: &Peer, clock: &Clock) -> Result
     clock.say("the guest is up and has its address by DHCP");
 
     let order = Order::create(lab, "nic-away")?;
-    let target = scene.target("virt-launcher-nic-other", AWAY, &order)?;
+    let (target, arrived) = scene.target("virt-launcher-nic-other", AWAY, &order)?;
     let there = scene.prepare(&target, &order)?;
     let both = format!("{HOME},{AWAY}");
     ports.are(&both, &first.uid, &target.uid)?;
@@ -197,14 +197,14 @@ pub(crate) fn story(lab: &Lab, plug: Plug, peer: &Peer, clock: &Clock) -> Result
     launcher::leaves_nothing(lab, HOME)?;
     ports.are(AWAY, &target.uid, "")?;
     scene.reached(&moved).context("after the first pod's end")?;
-    target.check(&nic)?;
+    target.check(&arrived)?;
     clock.say("the first pod is gone");
 
     scene.back_in_vain(&moved)?;
     ports.are(AWAY, &target.uid, "")?;
     let reached = scene.reached(&moved);
     reached.context("after the migration that failed")?;
-    target.check(&nic)?;
+    target.check(&arrived)?;
 
     moved.destroy()?;
     target.end(&there)?;
@@ -220,7 +220,7 @@ impl Scene<'_> {
         name: &'o str,
         node: &'o str,
         order: &'o Order<'o>,
-    ) -> Result<Launcher<'o>> {
+    ) -> Result<(Launcher<'o>, Nic)> {
         order.phase("Scheduling")?;
         let spec = Spec {
             name,
@@ -238,7 +238,7 @@ impl Scene<'_> {
             self.nic.result
         );
         order.phase("Scheduled")?;
-        Ok(target)
+        Ok((target, nic))
     }
 
     /// The target is ready to take the guest. The sidecar's answer there is the source's; KubeVirt throws it away.
@@ -260,7 +260,7 @@ impl Scene<'_> {
         // This time KubeVirt's kinds were there before.
         restart_controller(self.lab)?;
         let order = Order::create(self.lab, "nic-back")?;
-        let target = self.target("virt-launcher-nic-third", HOME, &order)?;
+        let (target, _) = self.target("virt-launcher-nic-third", HOME, &order)?;
         let libvirt = self.prepare(&target, &order)?;
         let flow = Flow::start(self.lab, "back", domain, self.peer, self.nic)?;
         order.phase("Running")?;
