@@ -18,7 +18,7 @@ const EXIT_USAGE: u8 = 64;
 ///
 /// Registered in the KubeVirt CR under spec.configuration.network.binding.<name>.sidecarImage; a VM uses it by
 /// `interfaces: [{name: …, binding: {name: <name>}}]`. virt-launcher starts it in every such VM's pod and calls it
-/// before it defines the domain. Exits when virt-launcher says that the VM has ended, and on SIGTERM.
+/// before it defines the domain. Exits when virt-launcher says that the VM has ended, when virt-launcher is gone, and on SIGTERM.
 #[derive(Debug, Clone, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Config {
@@ -50,6 +50,16 @@ pub struct Config {
         default_value = "/var/run/kubevirt-hooks"
     )]
     pub hooks_dir: String,
+
+    /// virt-launcher's own socket, as it binds it. It is looked for in the pod's list of sockets: once it was there and is gone, so is
+    /// virt-launcher, and the program exits.
+    #[arg(
+        long,
+        env = "OUTBOARD_SHIM_LAUNCHER_SOCKET",
+        value_name = "PATH",
+        default_value = "/var/run/kubevirt/sockets/launcher-init-sock"
+    )]
+    pub launcher_socket: String,
 
     /// KubeVirt's file about the binding's networks: there if the binding is registered with `downwardAPI: device-info`,
     /// and then waited for.

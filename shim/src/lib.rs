@@ -7,7 +7,8 @@
 //! * [`resolver`]: which socket, mode, MAC and MTU has each interface? Pure, over the contents of files.
 //! * [`domain`]: the rewriting, one pure function ([`domain::rewrite`]) over text: what it does not know stays byte for byte.
 //! * [`cloud_init`]: static addresses in what cloud-init is told, if asked for. Pure.
-//! * [`files`]: reads what the resolver looks at. [`server`]: the callbacks. [`run`]: socket, signals, the end.
+//! * [`files`]: reads what the resolver looks at. [`server`]: the callbacks. [`run`]: socket, signals, the end, also that of a launcher which
+//!   does not say so (`launcher`).
 //!
 //! Nothing here knows Kubernetes' API, OVS or libvirt's library: the shim is small, since one runs beside every VM.
 
@@ -15,6 +16,7 @@ pub mod cloud_init;
 pub mod config;
 pub mod domain;
 pub mod files;
+mod launcher;
 pub mod resolver;
 pub mod run;
 pub mod server;

@@ -341,6 +341,24 @@ async fn sigterm_is_an_end_too() {
 }
 
 #[tokio::test]
+async fn a_launcher_that_goes_without_a_word_is_noticed() {
+    let pod = Pod::new();
+    let path = pod.path("launcher-init-sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut sidecar = Sidecar::start(&pod, 0, &["--launcher-socket", path.to_str().unwrap()]);
+    let manager = collect(&pod, 1).await;
+    // Some looks later.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(sidecar.runs(), "its launcher is there");
+    // KubeVirt renames it when it is ready; in the kernel's list it keeps the name that it was bound to.
+    pod.rename("launcher-init-sock", "launcher-sock");
+    drop(manager);
+    drop(listener);
+    assert!(sidecar.ended().await.success());
+    assert!(sidecar.log().contains("virt-launcher is gone"));
+}
+
+#[tokio::test]
 async fn log_lines_can_be_json() {
     let pod = Pod::new();
     let mut sidecar = Sidecar::start(&pod, 0, &["--log-format", "json"]);
