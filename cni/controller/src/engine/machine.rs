@@ -9,8 +9,8 @@ use crate::ipam::{Port, Ports, Wish};
 use crate::observed::Observed;
 use crate::rows::{Problem, RowId, Unit};
 use crate::units::pod::{self, Coming, Interface};
-use api::MigrationTarget;
 use api::names::owner_of_port;
+use api::{MigrationStage, MigrationTarget};
 
 /// What a pod is to a port.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum Part {
         /// From this unit.
         from: Unit,
     },
-    /// It has it too, by the holder's row; or it had it. No row of its own.
+    /// It has it too, by the holder's row; or it had it, or was to have it. No row of its own.
     Beside,
     /// It cannot have it.
     Refused(Problem),
@@ -82,8 +82,9 @@ pub(super) fn part(
     match index.coming(ns, from) {
         Ok(Some(target)) if is_me(target) => Part::Beside,
         Err(problem) if pod.migration.is_some() => Part::Refused(problem),
-        // It is where the machine came from.
+        // It is where the machine came from, or will not come to: KubeVirt ends it.
         _ if pod.created < held_by.created => Part::Beside,
+        _ if index.stage(ns, pod) == Some(MigrationStage::Failed) => Part::Beside,
         _ => Part::Refused(held(&lsp, &holder)),
     }
 }
@@ -100,7 +101,7 @@ pub(super) fn heir<'a>(
     let (ns, vm) = owner_of_port(lsp)?;
     let pods = || index.pods_of(ns, vm);
     let arrived =
-        |(_, pod): &(&str, &PodEntry)| index.stage(ns, pod) == Some(api::MigrationStage::Succeeded);
+        |(_, pod): &(&str, &PodEntry)| index.stage(ns, pod) == Some(MigrationStage::Succeeded);
     let last = |all: &mut dyn Iterator<Item = (&'a str, &'a PodEntry)>| {
         all.max_by_key(|(name, pod)| (pod.created, *name))
     };

@@ -286,10 +286,9 @@ async fn a_pod_that_only_says_that_it_is_a_target_gets_nothing() {
             assert!(problem.sentence.contains(says), "{}", problem.sentence);
         }
     };
-    // No migration; another machine's; one that is over.
+    // No migration; another machine's.
     migration_of(&controller, "other", "m1", "Running");
-    migration(&controller, "m2", "Failed");
-    for (pod, uid) in [("forged", "m0"), ("others", "m1"), ("late", "m2")] {
+    for (pod, uid) in [("forged", "m0"), ("others", "m1")] {
         launcher(pod, "n2", 9).of(uid).put(&controller);
         refused(
             &mut controller,
@@ -300,7 +299,14 @@ async fn a_pod_that_only_says_that_it_is_a_target_gets_nothing() {
         .await;
         controller.remove::<Pod>("ns", pod);
     }
+    // One that is over: its pod is ending, and nothing is wrong with that.
+    migration(&controller, "m2", "Failed");
+    launcher("late", "n2", 9).of("m2").put(&controller);
+    controller.pod("plain", "plain");
+    view.addressed("plain").await;
     both(&view, "it is the first one's", &eth0, &socket).await;
+    assert!(controller.notices.try_recv().is_err());
+    controller.remove::<Pod>("ns", "late");
 
     // Two say that they are the one.
     migration(&controller, "m3", "Running");
