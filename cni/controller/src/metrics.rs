@@ -55,6 +55,10 @@ pub struct Metrics {
     pub dpus: Family<DpuState, Gauge>,
     /// Hosts that no Dpu names.
     pub unpaired_hosts: Gauge,
+    /// Ports of machines that are two pods', while the machines migrate.
+    pub migrating: Gauge,
+    /// Ports of machines that their next pods have taken over.
+    pub handed_over: Counter,
 }
 
 impl Metrics {
@@ -73,6 +77,8 @@ impl Metrics {
             addresses_available: Family::default(),
             dpus: Family::default(),
             unpaired_hosts: Gauge::default(),
+            migrating: Gauge::default(),
+            handed_over: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("outboard_controller");
         registry.register(
@@ -129,6 +135,16 @@ impl Metrics {
             "unpaired_hosts",
             "Nodes labelled as hosts that no Dpu names (leader only)",
             metrics.unpaired_hosts.clone(),
+        );
+        registry.register(
+            "machine_ports_migrating",
+            "Ports of virtual machines that are on two chassis, as their machines migrate (leader only)",
+            metrics.migrating.clone(),
+        );
+        registry.register(
+            "machine_ports_handed_over",
+            "Ports of virtual machines that the next pods of their machines have taken over",
+            metrics.handed_over.clone(),
         );
         metrics
     }

@@ -1,7 +1,7 @@
 //! From rows to the database: one transaction for many units, fewer if it refuses.
 
-use super::prepare::Prepared;
-use super::report::WAITING;
+use super::prepare::{Handover, Prepared};
+use super::report::waits_for;
 use super::{End, Engine};
 use crate::ipam::Pool;
 use crate::metrics::Outcome;
@@ -39,6 +39,9 @@ impl Engine {
         }
         let batch = self.remove_chassis(batch).await;
         let prepared = self.prepare(batch);
+        for handover in prepared.iter().flat_map(|unit| &unit.handed_over) {
+            self.handed_over(handover);
+        }
         self.cursors.extend(self.ports.take_touched());
         let mut subnets = self.cursors.clone();
         let mut parts = VecDeque::from([prepared]);
@@ -205,8 +208,11 @@ impl Engine {
             unit,
             rows,
             released,
+            handed_over: _,
+            migrating,
             problems,
         } = done;
+        self.count_migrating(&unit, migrating);
         if rows.is_some() {
             for port in &released {
                 self.ports.release(&unit, port);
@@ -228,6 +234,24 @@ impl Engine {
         if is_well && matches!(unit, Unit::Vpc(_) | Unit::Subnet(_)) {
             self.retry_waiting();
         }
+    }
+
+    /// A machine's port is its next pod's: that one's unit writes it. It is no new one, and its time nobody's measure.
+    fn handed_over(&mut self, Handover { from, to, lsp }: &Handover) {
+        tracing::info!(%lsp, %from, %to, "a machine's port goes to its next pod");
+        self.metrics.handed_over.inc();
+        self.seen.remove(to);
+        self.queue.push(to.clone());
+    }
+
+    fn count_migrating(&mut self, unit: &Unit, ports: usize) {
+        match ports {
+            0 => drop(self.migrating.remove(unit)),
+            ports => drop(self.migrating.insert(unit.clone(), ports)),
+        }
+        let all = self.migrating.values().sum::<usize>();
+        let all = i64::try_from(all).unwrap_or(i64::MAX);
+        self.metrics.migrating.set(all);
     }
 
     /// Writes the cursors that the database does not have yet, of switches that it has. Gives the
@@ -267,13 +291,4 @@ fn cursor_keys(pool: &Pool) -> Vec<(&'static str, String)> {
     families
         .filter_map(|(v6, key)| Some((key, pool.cursor(v6)?.to_string())))
         .collect()
-}
-
-fn waits_for(missing: &RowId) -> Problem {
-    Problem::new(
-        WAITING,
-        format!(
-            "it needs {missing}, which is not in the northbound database yet; it follows by itself"
-        ),
-    )
 }

@@ -38,6 +38,7 @@ impl Engine {
         }
         if !known {
             self.blocked.clear();
+            self.migrating.clear();
             self.queue.clear();
         }
         tracing::info!(

@@ -82,6 +82,8 @@ pub struct Engine {
     blocked: HashMap<Unit, Vec<Problem>>,
     /// When a pod that has no ports yet was first seen.
     seen: HashMap<Unit, Instant>,
+    /// How many ports of a unit are another pod's, too.
+    migrating: HashMap<Unit, usize>,
     /// Subnets whose cursors are not in the database yet.
     cursors: BTreeSet<String>,
 }
@@ -142,6 +144,7 @@ impl Engine {
             queue: Queue::default(),
             blocked: HashMap::new(),
             seen: HashMap::new(),
+            migrating: HashMap::new(),
             cursors: BTreeSet::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! From units to the rows that they should have: the pure functions, with IPAM between.
 
 use super::Engine;
-use super::machine::{Part, Who, heir, part};
+use super::machine::{Course, Heir, Known, Part, Who};
 use crate::index::{Index, PodEntry};
 use crate::ipam::{Assigned, Port, Ports, Wish};
 use crate::observed::Observed;
@@ -22,6 +22,10 @@ pub(super) struct Prepared {
     pub(super) rows: Option<Vec<DesiredRow>>,
     /// Ports whose addresses are free once the rows stand so.
     pub(super) released: Vec<Port>,
+    /// Ports that it had, and another pod of the machine has.
+    pub(super) handed_over: Vec<Handover>,
+    /// How many of its ports are another pod's, too.
+    pub(super) migrating: usize,
     /// What it cannot have.
     pub(super) problems: Vec<Problem>,
 }
@@ -36,6 +40,8 @@ impl Prepared {
             unit,
             rows,
             released: Vec::new(),
+            handed_over: Vec::new(),
+            migrating: 0,
             problems,
         }
     }
@@ -110,21 +116,29 @@ impl Look<'_> {
                 return Prepared::new(unit, Err(problem));
             }
         }
-        let lsps = self.observed.rows_of(&unit).filter_map(|row| {
-            let is_port = row.table() == "Logical_Switch_Port";
-            row.get("name").filter(|_| is_port)?.as_str()
-        });
-        let inherited = |lsp: &str| heir(self.index, self.ports, &unit, lsp).is_some();
-        let left: Vec<&str> = lsps.filter(|lsp| inherited(lsp)).collect();
-        let released = self.ports.of(&unit).iter();
-        let released = released.filter(|port| !left.contains(&&*port.lsp));
-        let released = released.cloned().collect();
-        let rows = left.into_iter().map(as_it_is).collect();
+        let mut handed_over = Vec::new();
+        for port in self.ports.of(&unit).to_vec() {
+            if let Some(heir) = self.known().heir(&port) {
+                handed_over.push(hand_over(self.ports, &unit, &port, heir));
+            }
+        }
+        let left = self.known().taken_over(&unit);
+        let released = self.ports.of(&unit).to_vec();
         Prepared {
+            rows: Some(left.iter().map(|lsp| as_it_is(lsp)).collect()),
             unit,
-            rows: Some(rows),
             released,
+            handed_over,
+            migrating: 0,
             problems: Vec::new(),
+        }
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known {
+            index: self.index,
+            observed: self.observed,
+            ports: self.ports,
         }
     }
 
@@ -148,11 +162,17 @@ impl Look<'_> {
         pod: &PodEntry,
         interfaces: PodPorts,
     ) -> Prepared {
+        let migrating = interfaces
+            .kept
+            .iter()
+            .filter(|(_, coming)| coming.is_some());
+        let migrating = migrating.count();
         let rows = interfaces.kept.iter().map(|(port, coming)| {
             units::pod::row(self.index, (ns, name), pod, port, coming.as_ref())
         });
-        let rows = rows.chain(interfaces.left.iter().map(|lsp| as_it_is(lsp)));
-        let rows = Some(rows.collect());
+        let known = self.known();
+        let left = known.taken_over(&unit);
+        let rows = Some(rows.chain(left.iter().map(|lsp| as_it_is(lsp))).collect());
         let present = self.ports.of(&unit).iter();
         let released = present
             .filter(|port| !interfaces.has(port))
@@ -162,6 +182,8 @@ impl Look<'_> {
             unit,
             rows,
             released,
+            handed_over: interfaces.gone,
+            migrating,
             problems: interfaces.problems,
         }
     }
@@ -182,14 +204,40 @@ const NOTHING: Assigned = Assigned {
 pub(super) struct PodPorts {
     /// And where they are coming to.
     kept: Vec<(Port, Option<Coming>)>,
-    /// Names of those that its machine's next pod takes over: nothing of them changes until then.
-    left: Vec<Arc<str>>,
+    /// Those that another pod of the machine has taken over just now.
+    gone: Vec<Handover>,
     pub(super) problems: Vec<Problem>,
 }
 
 impl PodPorts {
     fn has(&self, port: &Port) -> bool {
-        self.kept.iter().any(|(kept, _)| kept == port) || self.left.contains(&port.lsp)
+        self.kept.iter().any(|(kept, _)| kept == port)
+    }
+
+    fn follow(&mut self, course: Course, unit: &Unit, port: Port, ports: &mut Ports) {
+        match course {
+            Course::Stays(coming) => self.kept.push((port, coming)),
+            Course::Goes(heir) => self.gone.push(hand_over(ports, unit, &port, heir)),
+        }
+    }
+}
+
+/// A port that another pod of a machine has taken over.
+#[derive(Debug)]
+pub(super) struct Handover {
+    /// Whose it was.
+    pub(super) from: Unit,
+    /// Whose it is.
+    pub(super) to: Unit,
+    pub(super) lsp: Arc<str>,
+}
+
+fn hand_over(ports: &mut Ports, from: &Unit, port: &Port, heir: Heir) -> Handover {
+    ports.hand_over(from, &heir.unit, &port.lsp, &heir.uid);
+    Handover {
+        from: from.clone(),
+        to: heir.unit,
+        lsp: port.lsp.clone(),
     }
 }
 
@@ -206,38 +254,42 @@ pub(super) fn pod_ports(
     let interfaces = units::pod::interfaces(index, ns, pod);
     let mut result = PodPorts {
         kept: Vec::new(),
-        left: Vec::new(),
+        gone: Vec::new(),
         problems: Vec::new(),
     };
+    let who = Who { ns, name, pod };
     for interface in interfaces.wanted {
         let port = port(ns, name, pod, &interface);
-        let who = Who { ns, name, pod };
-        let coming = match part(index, observed, ports, who, &interface) {
-            Part::Holder(coming) => coming,
-            Part::Heir { from } => {
-                tracing::info!(port = &*port.lsp, %from, to = %unit, "a machine's port goes to its next pod");
-                ports.hand_over(&from, &unit, &port.lsp, &pod.uid);
-                None
-            }
-            Part::Leaver => {
-                result.left.push(port.lsp);
-                continue;
-            }
+        let known = Known {
+            index,
+            observed,
+            ports,
+        };
+        match known.part(who, &interface) {
+            Part::Holder => {}
             Part::Beside => continue,
             Part::Refused(problem) => {
                 result.problems.push(problem);
                 continue;
             }
-        };
+        }
         let claim = match index.settings.keep_reports {
             true => rebuild::claim(pod, &interface, published),
             false => Claim {
                 source: Source::Request,
-                wish: interface.wish,
+                wish: interface.wish.clone(),
             },
         };
         match ports.ensure(&unit, port, &claim.wish) {
-            Ok(port) => result.kept.push((port, coming)),
+            Ok(port) => {
+                let known = Known {
+                    index,
+                    observed,
+                    ports,
+                };
+                let course = known.course(who, &port, Some(&interface));
+                result.follow(course, &unit, port, ports);
+            }
             Err(problem) => result
                 .problems
                 .push(match claim.says(pod, &interface.ifname) {
@@ -250,25 +302,28 @@ pub(super) fn pod_ports(
         }
     }
     // What the pod already has it keeps, even if it could not have it now.
-    let present: Vec<&Port> = ports
+    let present: Vec<Port> = ports
         .of(&unit)
         .iter()
         .filter(|port| *port.uid == *pod.uid && !result.has(port))
+        .cloned()
         .collect();
-    let mut unchanged: Vec<(Port, Option<Coming>)> = Vec::new();
     for (ifname, problem) in interfaces.refused {
-        let named = |port: &&&Port| ifname.as_deref().is_none_or(|name| *name == *port.ifname);
-        let has: Vec<_> = present
-            .iter()
-            .filter(named)
-            .map(|port| ((*port).clone(), None))
-            .collect();
+        let named = |port: &&Port| ifname.as_deref().is_none_or(|name| *name == *port.ifname);
+        let has: Vec<Port> = present.iter().filter(named).cloned().collect();
         if has.is_empty() || ifname.is_none() {
             result.problems.push(problem);
         }
-        unchanged.extend(has);
+        for port in has {
+            let known = Known {
+                index,
+                observed,
+                ports,
+            };
+            let course = known.course(who, &port, None);
+            result.follow(course, &unit, port, ports);
+        }
     }
-    result.kept.extend(unchanged);
     result
 }
 

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::load::unrecorded;
-use super::machine::{Part, Who, part};
+use super::machine::{Known, Part, Who};
 use super::prepare::{pod_ports, port};
 use crate::index::{Index, Place, PodEntry};
 use crate::ipam::{Ports, Wish};
@@ -116,11 +116,12 @@ fn claim_all(
         let port = port(ns, name, pod, &interface);
         let says_something = claim.source == source && claim.wish != Wish::default();
         let who = Who { ns, name, pod };
-        let may = || {
-            let part = part(index, observed, ports, who, &interface);
-            matches!(part, Part::Holder(_) | Part::Heir { .. })
+        let known = Known {
+            index,
+            observed,
+            ports,
         };
-        if says_something && may() {
+        if says_something && known.part(who, &interface) == Part::Holder {
             let _ = ports.ensure(&unit, port, &claim.wish);
         }
     }

@@ -12,6 +12,12 @@ use tokio::time::Instant;
 /// The reason that passes by itself, when another unit has its rows.
 pub(super) const WAITING: &str = "Waiting";
 
+/// It waits for a row, or for a unit.
+pub(super) fn waits_for(what: &impl std::fmt::Display) -> Problem {
+    let sentence = format!("it waits for {what} in the northbound database; it follows by itself");
+    Problem::new(WAITING, sentence)
+}
+
 impl Engine {
     /// Says what is wrong with a unit, if that is new.
     pub(crate) fn report_problems(&mut self, unit: &Unit, problems: Vec<Problem>) {

@@ -53,12 +53,7 @@ impl Index {
             .map(|(_, migration)| migration.stage)
     }
 
-    /// The pod that a machine has gone to from the pod `from`, where it has.
-    pub fn arrived(&self, ns: &str, from: (&str, &PodEntry)) -> Option<(&str, &PodEntry)> {
-        self.after(ns, from, MigrationStage::Succeeded).next()
-    }
-
-    /// The pod that a machine is going to from the pod `from`, if it is.
+    /// The pod that a machine is going to from the pod `from`, if it is; `named`: the one that its ports name already.
     ///
     /// # Errors
     /// It cannot go there.
@@ -66,43 +61,55 @@ impl Index {
         &self,
         ns: &str,
         from: (&str, &PodEntry),
+        named: Option<&str>,
     ) -> Result<Option<(&str, &PodEntry)>, Problem> {
-        let mut targets = self.after(ns, from, MigrationStage::UnderWay);
-        let Some(target) = targets.next() else {
-            return Ok(None);
+        let targets: Vec<(&str, &PodEntry)> = self.targets(ns, from).collect();
+        let known = targets.iter().find(|(name, _)| Some(*name) == named);
+        let target = match (known, targets.as_slice()) {
+            (Some(known), _) => *known,
+            (None, []) => return Ok(None),
+            (None, [one]) => *one,
+            (None, [(one, _), (other, _), ..]) => {
+                let sentence = format!(
+                    "pods {ns}/{one} and {ns}/{other} both say that a machine is to migrate to them: none of them gets its ports; delete the one that KubeVirt has not made"
+                );
+                return Err(Problem::new("MigrationRefused", sentence));
+            }
         };
-        if let Some((other, _)) = targets.next() {
+        let cannot = |why: String| {
+            let pod = target.0;
             let sentence = format!(
-                "pods {ns}/{} and {ns}/{other} both say that a machine is to migrate to them: none of them gets its ports; delete the one that KubeVirt has not made",
-                target.0
+                "pod {ns}/{pod}: its machine cannot migrate to it: {why}; stop and start the machine"
             );
-            return Err(Problem::new("MigrationRefused", sentence));
+            Err(Problem::new("MigrationRefused", sentence))
+        };
+        let places = [from.1, target.1].map(|pod| self.place(&pod.node));
+        if let [Some(here), Some(there)] = &places
+            && here.chassis == there.chassis
+        {
+            return cannot(format!("it is on node {}, where it runs", target.1.node));
         }
-        let has_card = |pod: &PodEntry| {
-            self.place(&pod.node)
-                .is_some_and(|place| place.host.is_some())
-        };
-        if let Some(node) = [from.1, target.1].into_iter().find(|pod| has_card(pod)) {
-            let sentence = format!(
-                "pod {ns}/{}: its machine cannot migrate while it runs: node {} is behind a DPU, where an interface is a function of that card; stop and start the machine",
-                target.0, node.node
-            );
-            return Err(Problem::new("MigrationRefused", sentence));
+        for (pod, place) in [from.1, target.1].into_iter().zip(&places) {
+            if place.as_ref().is_some_and(|place| place.host.is_some()) {
+                return cannot(format!(
+                    "node {} is behind a DPU, where an interface is a function of that card",
+                    pod.node
+                ));
+            }
         }
         Ok(Some(target))
     }
 
-    /// The machine's other pods that are targets at this stage. A pod that is older than `from` is where it came from.
-    fn after<'a>(
+    /// The machine's other pods to which a migration is under way. A pod that is older than `from` is where it came from.
+    fn targets<'a>(
         &'a self,
         ns: &str,
         (name, from): (&str, &PodEntry),
-        stage: MigrationStage,
     ) -> impl Iterator<Item = (&'a str, &'a PodEntry)> + use<'a> {
         let (ns, name, created) = (ns.to_owned(), name.to_owned(), from.created);
         let pods = self.pods_of(&ns, from.vm.as_deref().unwrap_or_default());
         pods.filter(move |(other, pod)| *other != name && pod.created >= created)
-            .filter(move |(_, pod)| self.stage(&ns, pod) == Some(stage))
+            .filter(move |(_, pod)| self.stage(&ns, pod) == Some(MigrationStage::UnderWay))
     }
 
     /// The names of the other pods of a pod's machine.

@@ -132,7 +132,9 @@ fn owner_vm(pod: &Pod) -> Option<&str> {
         .iter()
         .flatten()
         .find(|owner| {
-            owner.kind == "VirtualMachineInstance" && owner.api_version.starts_with("kubevirt.io/")
+            owner.kind == "VirtualMachineInstance"
+                && owner.controller == Some(true)
+                && owner.api_version.starts_with("kubevirt.io/")
         })
         .map(|owner| owner.name.as_str())
 }

@@ -132,7 +132,7 @@ mod tests {
                     "k8s.v1.cni.cncf.io/network-status": "[]",
                 },
                 "ownerReferences": [{
-                    "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "vm", "uid": "o",
+                    "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "vm", "uid": "o", "controller": true,
                 }],
                 "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:spec": {}}}],
             },

@@ -72,7 +72,7 @@ async fn a_machine_keeps_the_address_that_it_asks_for_and_is_on_one_node_at_a_ti
         let (reason, sentence) = (notice.problem.reason, &notice.problem.sentence);
         assert_eq!(reason, "PortHeld");
         assert!(
-            sentence.contains("belongs to pod/ns/source")
+            sentence.contains("belongs to pod ns/source")
                 && sentence.contains("no VirtualMachineInstanceMigration under way"),
             "{sentence}"
         );

@@ -57,6 +57,11 @@ impl Launcher {
 
     /// Its UID is its name.
     fn put(&self, controller: &Controller) {
+        self.put_as(controller, "db");
+    }
+
+    /// As a pod of that machine.
+    fn put_as(&self, controller: &Controller, vm: &str) {
         let mut labels = json!({"kubevirt.io": "virt-launcher"});
         if let Some(migration) = self.migration {
             labels["kubevirt.io/migrationJobUID"] = migration.into();
@@ -67,7 +72,7 @@ impl Launcher {
                 "creationTimestamp": format!("2026-01-02T03:04:{:02}Z", self.second),
                 "annotations": {"k8s.v1.cni.cncf.io/networks": self.networks.to_string()},
                 "ownerReferences": [{
-                    "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "db", "uid": "vm", "controller": true,
+                    "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": vm, "uid": "vm", "controller": true,
                 }],
             },
             "spec": {"nodeName": self.node, "containers": []},
@@ -294,7 +299,7 @@ async fn a_pod_that_only_says_that_it_is_a_target_gets_nothing() {
             &mut controller,
             pod,
             "PortHeld",
-            "belongs to pod/ns/one, and no VirtualMachineInstanceMigration",
+            "belongs to pod ns/one, and no VirtualMachineInstanceMigration",
         )
         .await;
         controller.remove::<Pod>("ns", pod);
@@ -308,40 +313,57 @@ async fn a_pod_that_only_says_that_it_is_a_target_gets_nothing() {
     assert!(controller.notices.try_recv().is_err());
     controller.remove::<Pod>("ns", "late");
 
-    // Two say that they are the one.
+    // Two say that they are the one: who is named already stays, and where none is, none gets it.
     migration(&controller, "m3", "Running");
     launcher("two", "n2", 9).of("m3").put(&controller);
-    both(
-        &view,
-        "one is",
-        &eth0.coming("two", "n2", true),
-        &socket.coming("two", "n2", false),
-    )
-    .await;
+    let one_is = (
+        eth0.coming("two", "n2", true),
+        socket.coming("two", "n2", false),
+    );
+    both(&view, "one is", &one_is.0, &one_is.1).await;
     launcher("too", "n3", 9).of("m3").put(&controller);
-    both(&view, "none is", &eth0, &socket).await;
+    let says = "and it is migrating to pod ns/two";
+    refused(&mut controller, "too", "MigrationRefused", says).await;
+    both(&view, "it still is", &one_is.0, &one_is.1).await;
+    for pod in ["two", "too"] {
+        controller.remove::<Pod>("ns", pod);
+    }
+    both(&view, "none is there", &eth0, &socket).await;
+    migration(&controller, "m3", "Failed");
+    for (pod, node) in [("two", "n2"), ("too", "n3")] {
+        launcher(pod, node, 9).of("m3").put(&controller);
+    }
+    migration(&controller, "m3", "Running");
     for _ in 0..4 {
         let problem = controller.notice().await.problem;
         assert_eq!(problem.reason, "MigrationRefused");
         let says = "pods ns/too and ns/two both say that a machine is to migrate to them";
         assert!(problem.sentence.contains(says), "{}", problem.sentence);
     }
-    controller.remove::<Pod>("ns", "too");
-    both(
-        &view,
-        "one is again",
-        &eth0.coming("two", "n2", true),
-        &socket.coming("two", "n2", false),
-    )
-    .await;
+    both(&view, "none is", &eth0, &socket).await;
+    // Nor when it is over.
+    migration(&controller, "m3", "Succeeded");
+    for _ in 0..4 {
+        assert_eq!(controller.notice().await.problem.reason, "PortHeld");
+    }
+    both(&view, "none was", &eth0, &socket).await;
+    for pod in ["two", "too"] {
+        controller.remove::<Pod>("ns", pod);
+    }
+    migration(&controller, "m4", "Running");
+
+    // Where it runs already.
+    launcher("two", "n1", 9).of("m4").put(&controller);
+    let says = "it is on node n1, where it runs";
+    refused(&mut controller, "two", "MigrationRefused", says).await;
+    controller.remove::<Pod>("ns", "two");
 
     // Behind a DPU an interface is a function of that card.
-    controller.remove::<Pod>("ns", "two");
     controller.put::<api::Dpu>(dpu("p", "n3"));
     controller.put::<Node>(json!({
         "metadata": {"name": "h1", "uid": "h1", "labels": {"iaas.yusur.io/mode": "host"}},
     }));
-    launcher("two", "h1", 9).of("m3").put(&controller);
+    launcher("two", "h1", 9).of("m4").put(&controller);
     refused(
         &mut controller,
         "two",
@@ -451,7 +473,7 @@ async fn a_machine_that_is_started_anew_keeps_its_addresses_unless_it_asks_for_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_database_is_rebuilt_in_the_middle_of_a_migration_and_after_it() {
-    for (phase, stage) in [("Running", "coming"), ("Succeeded", "arrived")] {
+    for phase in ["Running", "Succeeded"] {
         let server = Server::northbound();
         let view = View::of(&server).await;
         let keep = Settings {
@@ -459,7 +481,7 @@ async fn a_lost_database_is_rebuilt_in_the_middle_of_a_migration_and_after_it() 
             ..settings()
         };
         let nb = server.client("OVN_Northbound");
-        let mut controller = Controller::standby(nb, None, "a", keep);
+        let controller = Controller::standby(nb, None, "a", keep);
         populate(&controller);
         migration(&controller, "m1", phase);
         for mut launcher in [
@@ -472,16 +494,115 @@ async fn a_lost_database_is_rebuilt_in_the_middle_of_a_migration_and_after_it() 
         controller.lead();
         let eth0 = view.until("it has a port", |view| said(view, ETH0)).await;
         assert_eq!(eth0.ips, ["10.244.0.200/16"]);
-        let alone = |pod, node| eth0.with(pod, node);
-        let expected = match stage {
-            "coming" => alone("one", "n1").coming("two", "n2", true),
-            _ => alone("two", "n2"),
+        let expected = match phase {
+            "Running" => eth0.with("one", "n1").coming("two", "n2", true),
+            // What would prove that it was to go there is lost.
+            _ => eth0.with("one", "n1"),
         };
         assert_eq!(eth0, expected, "{phase}");
         controller.pod("plain", "plain");
         view.addressed("plain").await;
         assert_eq!(said(&view, ETH0), Some(expected), "{phase}");
-        assert!(controller.notices.try_recv().is_err(), "nothing is wrong");
+        controller.remove::<Pod>("ns", "one");
+        let arrived = eth0.with("two", "n2");
+        let gone = |view: &View| (said(view, ETH0)? == arrived).then_some(());
+        view.until("the next pod has it", gone).await;
         controller.stop().await;
     }
+}
+
+/// A machine that came by a migration, whose pod `two` has the ports.
+async fn moved(view: &View, controller: &Controller) -> (Said, Said) {
+    let (eth0, socket) = started(view, controller).await;
+    migration(controller, "m1", "Running");
+    launcher("two", "n2", 9).of("m1").put(controller);
+    let (to_two, socket_to_two) = (
+        eth0.coming("two", "n2", true),
+        socket.coming("two", "n2", false),
+    );
+    both(view, "both are named", &to_two, &socket_to_two).await;
+    migration(controller, "m1", "Succeeded");
+    let there = (eth0.with("two", "n2"), socket.with("two", "n2"));
+    both(view, "it has arrived", &there.0, &there.1).await;
+    controller.remove::<Pod>("ns", "one");
+    there
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_migrations_label_gives_nothing_to_another_pod() {
+    let server = Server::northbound();
+    let (view, mut controller) = (View::of(&server).await, cluster(&server, "a"));
+    let (eth0, socket) = moved(&view, &controller).await;
+    launcher("forged", "n3", 20).of("m1").put(&controller);
+    for _ in 0..2 {
+        let notice = controller.notice().await;
+        let (about, reason) = (notice.about.to_string(), notice.problem.reason);
+        assert_eq!((about.as_str(), reason), ("pod/ns/forged", "PortHeld"));
+    }
+    both(&view, "nothing has changed", &eth0, &socket).await;
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_has_goes_with_it_also_if_it_could_not_have_it_now() {
+    let server = Server::northbound();
+    let (view, controller) = (View::of(&server).await, cluster(&server, "a"));
+    let (eth0, socket) = started(&view, &controller).await;
+    migration(&controller, "m1", "Running");
+    launcher("two", "n2", 9).of("m1").put(&controller);
+    let coming = (
+        eth0.coming("two", "n2", true),
+        socket.coming("two", "n2", false),
+    );
+    both(&view, "both are named", &coming.0, &coming.1).await;
+    // Its namespace gets a subnet of its own, and its network goes.
+    controller.subnet(
+        "own",
+        &json!({"cidrs": ["10.9.0.0/24"], "namespaces": ["ns"], "primary": true}),
+    );
+    controller.remove::<api::NetworkAttachmentDefinition>("ns", "fast");
+    launcher("fresh", "n3", 20).put_as(&controller, "other");
+    let fresh = |view: &View| said(view, "ns/other/own");
+    view.until("others are there", fresh).await;
+    both(&view, "as it was", &coming.0, &coming.1).await;
+    migration(&controller, "m1", "Succeeded");
+    let there = (eth0.with("two", "n2"), socket.with("two", "n2"));
+    both(&view, "it has arrived", &there.0, &there.1).await;
+    controller.remove::<Pod>("ns", "one");
+    controller.pod("plain", "plain");
+    let plain = |view: &View| view.ports().remove("ns/plain/own");
+    view.until("something else", plain).await;
+    both(&view, "and stays", &there.0, &there.1).await;
+    controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_goes_first_leaves_its_ports_to_the_pod_that_they_name() {
+    let server = Server::northbound();
+    let (view, mut controller) = (View::of(&server).await, cluster(&server, "a"));
+    let (eth0, socket) = started(&view, &controller).await;
+    // An earlier try's pod lingers, and a stray one.
+    migration(&controller, "m0", "Failed");
+    launcher("failed", "n3", 5).of("m0").put(&controller);
+    launcher("stray", "n3", 6).put(&controller);
+    for _ in 0..2 {
+        let notice = controller.notice().await;
+        assert_eq!(notice.about.to_string(), "pod/ns/stray");
+    }
+    migration(&controller, "m1", "Running");
+    launcher("two", "n2", 9).of("m1").put(&controller);
+    let coming = (
+        eth0.coming("two", "n2", true),
+        socket.coming("two", "n2", false),
+    );
+    both(&view, "both are named", &coming.0, &coming.1).await;
+    // KubeVirt has forgotten it: one of the two will go.
+    controller.remove::<VirtualMachineInstanceMigration>("ns", "migration-m1");
+    controller.pod("plain", "plain");
+    view.addressed("plain").await;
+    both(&view, "as it was", &coming.0, &coming.1).await;
+    controller.remove::<Pod>("ns", "one");
+    let there = (eth0.with("two", "n2"), socket.with("two", "n2"));
+    both(&view, "the one that they name", &there.0, &there.1).await;
+    controller.stop().await;
 }
