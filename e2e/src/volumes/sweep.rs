@@ -19,7 +19,7 @@ const PLACES: &str = r#"
 cd /var/lib/outboard 2>/dev/null && find volumes/images volumes/catalogue volumes/run engine/records bridge attacher csi-controller \
     ! -type d ! -path '*/generations/*' ! -name '.*' 2>/dev/null | grep -vE '/(lock|epoch|linux/card.json)$' | sed 's,^,/var/lib/outboard/,'
 ls -d /var/lib/outboard/engine/daemons/* 2>/dev/null
-find /var/lib/kubelet/plugins/kubernetes.io/csi /run/outboard/exports /run/outboard/csi-node-host -mindepth 1 ! -type d 2>/dev/null
+find /var/lib/kubelet/plugins/kubernetes.io/csi /run/outboard/exports /run/outboard/csi-node-host -mindepth 1 ! -type d ! -name .lock 2>/dev/null
 awk '$5 ~ "/run/outboard/exports|/kubernetes.io[~/]csi" {print "mount " $5 " of " $4 " (" $3 ")"}' /proc/self/mountinfo
 "#;
 
