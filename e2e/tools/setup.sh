@@ -17,6 +17,8 @@ packages=(
     # VMs on a node with vhost-user: Open vSwitch with DPDK (its mempools need the ring driver), and libvirt without its services.
     openvswitch-switch-dpdk librte-mempool-ring23
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients iperf3
+    # A boot loader for the disks of VMs: files alone, nothing of this machine's own boot is touched.
+    grub-pc-bin
 )
 
 # QEMU 10 from bookworm-backports (qemu-img, qemu-storage-daemon, a machine): bookworm's 7.2 crashes under vhost-user.

@@ -7,6 +7,7 @@
 //! of its own host's name, also while a migrated guest stands still: /etc/hosts has it, or that is 5 s of DNS.
 
 mod boot;
+mod boot_disk;
 mod domain;
 mod migration;
 

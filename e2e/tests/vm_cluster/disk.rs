@@ -9,8 +9,7 @@ use e2e::{Lab, until, volumes};
 use crate::{MINUTE, NODE};
 
 /// Of the example.
-const CLAIM: &str = "data-disk";
-const SOCKET: &str = "/var/run/kubevirt-hooks/outboard/blk/data-disk/disk.sock";
+pub(crate) const CLAIM: &str = "data-disk";
 const SYSTEM: &str = "outboard-system";
 /// As pods of storage's tests do it: numbered blocks with checksums, each synced before the next.
 const WRITER: &str = include_str!("../../src/volumes/writer.sh");
@@ -25,24 +24,32 @@ pub(crate) struct Disk<'a> {
     uuid: String,
 }
 
-/// The disk of KubeVirt's converter, before any sidecar: the claim's block device.
-pub(crate) const XML: &str = r#"<disk device="disk" type="block" model="virtio-non-transitional">
-			<source dev="/dev/data"></source>
+/// The disk of KubeVirt's converter, before any sidecar: the claim's block device, as the VM's volume `name`.
+pub(crate) fn xml(name: &str, boot: &str) -> String {
+    format!(
+        r#"<disk device="disk" type="block" model="virtio-non-transitional">
+			<source dev="/dev/{name}"></source>
 			<target bus="virtio" dev="vda"></target>
 			<driver cache="none" error_policy="stop" io="native" name="qemu" type="raw" discard="unmap"></driver>
-			<alias name="ua-data"></alias>
-		</disk>"#;
+			{boot}<alias name="ua-{name}"></alias>
+		</disk>"#
+    )
+}
 
-/// The domain has the socket in its place.
-pub(crate) fn is_bound(xml: &str) -> Result<()> {
+/// The domain has the claim's socket in its place.
+pub(crate) fn is_bound(xml: &str, name: &str, claim: &str) -> Result<()> {
+    let socket = format!("/var/run/kubevirt-hooks/outboard/blk/{claim}/disk.sock");
     for part in [
         "<disk type='vhostuser'",
-        SOCKET,
+        &socket,
         "name='config-wce' type='bool' value='false'",
     ] {
         ensure!(xml.contains(part), "no {part} in the domain:\n{xml}");
     }
-    ensure!(!xml.contains("/dev/data"), "two disks of one volume: {xml}");
+    ensure!(
+        !xml.contains(&format!("/dev/{name}")),
+        "two disks of one volume: {xml}"
+    );
     Ok(())
 }
 

@@ -34,6 +34,15 @@ pub(crate) fn domain(vm: &Value, boot: &Boot, disk: &str) -> String {
         .replace("{console}", CONSOLE)
 }
 
+/// The same machine without what libvirt would give it to boot: it boots from its disk.
+pub(crate) fn from_disk(xml: &str) -> String {
+    let given = ["<kernel>", "<initrd>", "<cmdline>"];
+    let lines = xml
+        .lines()
+        .filter(|line| !given.iter().any(|tag| line.contains(tag)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// The interface is the pod's: a socket, in memory that the switch can map; or the pod's tap.
 pub(crate) fn is_bound(xml: &str, nic: &Nic, plug: Plug) -> Result<()> {
     let mac = format!("<mac address='{}'/>", nic.mac);

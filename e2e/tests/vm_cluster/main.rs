@@ -8,6 +8,7 @@
 #[path = "../../../shim/tests/hooks/launcher.rs"]
 mod manager;
 
+mod boot;
 mod disk;
 mod launcher;
 mod machine;
@@ -49,6 +50,7 @@ fn vms_have_the_network_and_the_disk_of_their_pods_migrate_and_leave_nothing() -
         objects::apply(&lab)?;
         let clock = Clock::start();
         let peer = Peer::start(&lab)?;
+        boot::story(&lab, &peer, &clock)?;
         disk_story(&lab, &peer, &clock)?;
         migration::story(&lab, Plug::Socket, &peer, &clock)?;
         peer.remove(&lab)?;
@@ -118,11 +120,11 @@ fn disk_story(lab: &Lab, peer: &Peer, clock: &Clock) -> Result<()> {
     clock.say("libvirt runs");
     let xml = {
         let boot = Boot::on(node, &["/usr/bin/iperf3".into()], &[])?;
-        let plain = machine::domain(&vm, &boot, disk::XML);
+        let plain = machine::domain(&vm, &boot, &disk::xml("data", ""));
         launcher.define(&libvirt, &plain, &vm)?
     };
     machine::is_bound(&xml, &nic, Plug::Socket)?;
-    disk::is_bound(&xml)?;
+    disk::is_bound(&xml, "data", disk::CLAIM)?;
     let name = machine::name(&vm);
     let start = || Domain::create(&libvirt, &name, &xml, machine::PORT, machine::CONSOLE);
     let domain = start()?;
