@@ -211,10 +211,10 @@ impl Bridge {
         let exposed = wanted::volume(&self.objects, &base, None)
             .ok()
             .and_then(|volume| volume.exposed);
-        // Behind a loop device requests fail; a guest's and an NBD client's wait.
+        // Behind a loop device requests fail, behind a vhost-user socket they are never answered; an NBD client's wait.
         let lost: Vec<_> = exposed
             .iter()
-            .filter(|exposed| exposed.shape == Shape::BlockDevice)
+            .filter(|exposed| !matches!(exposed.shape, Shape::Nvme(_)))
             .map(|exposed| exposed.by.clone())
             .collect();
         tracing::warn!(volume = %base, ?lost, "the volume's daemon was started anew");

@@ -7,9 +7,10 @@
 //! * `card`: the trait; every call of it is idempotent and takes all that is wanted of the volume, so a replay is the same call again.
 //! * `card::linux`: `qemu-storage-daemon`s under `outboard-engine`, loop devices, a virtual machine's root ports.
 //!
-//! What a restart of the engine's daemon means to a host of the linux card: a vhost-user-blk guest and an NVMe function of a virtual
-//! machine wait; behind a loop device requests fail, and the device that is made in its place has to be opened anew. It is told by
-//! `Watch` (`engine_restarted.lost`) and seen by `GetDevice`.
+//! What a restart of the engine's daemon means to a host of the linux card: an NVMe function of a virtual machine waits. Behind a loop
+//! device requests fail, and the device that is made in its place has to be opened anew. Behind a vhost-user socket requests that were under
+//! way are never answered: a virtio-blk function is taken from the guest and given anew, as soon as the guest lets go of it. It is told
+//! by `Watch` (`engine_restarted.lost`) and seen by `GetDevice`.
 
 mod bridge;
 mod calls;

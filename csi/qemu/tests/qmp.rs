@@ -363,6 +363,14 @@ async fn a_function_is_plugged_into_a_machine() {
         },
     };
     qmp.execute(&chardev, soon()).await.unwrap();
+    let chardevs = qmp.execute(&QueryChardev {}, soon()).await.unwrap();
+    let is_disconnected = |label: &str| {
+        let mut found = chardevs.iter().filter(|found| found.label == label);
+        found.any(ChardevInfo::is_disconnected)
+    };
+    assert!(is_disconnected("vu"), "{chardevs:?}");
+    let monitor = chardevs.iter().filter(|found| found.label != "vu");
+    assert_eq!(monitor.filter(|found| found.is_disconnected()).count(), 0);
     qmp.execute(&ChardevRemove { id: "vu".into() }, soon())
         .await
         .unwrap();

@@ -1,11 +1,12 @@
-//! The functions of a host that runs: Debian's kernel in a QEMU machine, which writes while the card plugs, grows and unplugs its disks.
+//! The functions of a host that runs: Debian's kernel in a QEMU machine, which writes while the card plugs, grows and unplugs its disks,
+//! and while their daemons die.
 
 use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
 use lab::host_vm::{GuestTask, HostVm, HostVmSpec};
-use proto::card::v1::ResizeRequest;
+use proto::card::v1::{ResizeRequest, WatchRequest, event};
 use proto::opi::storage::v1 as opi;
 use proto::opi::storage::v1::frontend_nvme_service_client::FrontendNvmeServiceClient;
 use proto::opi::storage::v1::frontend_virtio_blk_service_client::FrontendVirtioBlkServiceClient;
@@ -13,6 +14,7 @@ use proto::volume::v1::device::Address;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::beside::killed;
 use crate::run;
 use crate::vm::{
     CONTROLLER, NAMESPACE, controller, endpoint, free, inventory, namespace, subsystem,
@@ -86,20 +88,26 @@ impl<'vm> Writer<'vm> {
             task.finish(LIMIT)
         });
         let mut numbers = ended.out.lines().filter_map(|line| line.parse().ok());
-        let written = numbers.next_back().unwrap_or(self.written).min(BLOCKS);
-        let sum = blocking(|| {
-            vm.run(&format!(
-                "dd if=/run/{} bs=64k count={written} 2>/dev/null | sha256sum",
-                self.noise
-            ))
-        });
+        let noise = noise(vm, &self.noise, numbers.next_back().unwrap_or(self.written));
         if !kill {
             // dd may have made a file of the name in the moment after, and the next disk would get no node.
             let disk = self.disk;
             blocking(|| vm.run(&format!("! [ -b /dev/{disk} ] && rm -f /dev/{disk}")));
         }
-        (ended.out, Noise { sum, written })
+        (ended.out, noise)
     }
+
+    /// One that is never answered again: what it was told to be written.
+    fn abandoned(self) -> Noise {
+        noise(self.vm, &self.noise, self.written)
+    }
+}
+
+fn noise(vm: &HostVm, name: &str, written: u64) -> Noise {
+    let written = written.min(BLOCKS);
+    let script = format!("dd if=/run/{name} bs=64k count={written} 2>/dev/null | sha256sum");
+    let sum = blocking(|| vm.run(&script));
+    Noise { sum, written }
 }
 
 /// A writer's end whose disk was taken away: amid a write it is an error, between two the disk is not there any more.
@@ -118,7 +126,7 @@ pub(crate) struct Noise {
 }
 
 impl Noise {
-    fn is_in_guest(&self, vm: &HostVm, disk: &str) {
+    pub(crate) fn is_in_guest(&self, vm: &HostVm, disk: &str) {
         let script = format!(
             "echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/{disk} bs=64k count={} 2>/dev/null | sha256sum",
             self.written
@@ -236,8 +244,9 @@ async fn nvme(world: &World, vm: &HostVm, image: &Path) -> Noise {
     noise
 }
 
-/// The same volume by vhost-user-blk: it comes with its bytes, its daemon dies, it grows, it goes.
-async fn virtio_blk(world: &World, vm: &HostVm, image: &Path, before: &Noise) {
+const VIRTIO: &str = "virtioBlks/v";
+
+async fn plug_virtio(world: &World, vm: &HostVm, size_now: u64) -> String {
     let mut blks = FrontendVirtioBlkServiceClient::new(world.channel());
     let blk = opi::CreateVirtioBlkRequest {
         virtio_blk: Some(opi::VirtioBlk {
@@ -248,17 +257,33 @@ async fn virtio_blk(world: &World, vm: &HostVm, image: &Path, before: &Noise) {
         virtio_blk_id: "v".into(),
     };
     blks.create_virtio_blk(blk).await.unwrap();
-    let device = world.get_device("virtioBlks/v").await.unwrap();
-    let device = device.device.unwrap();
+    is_virtio(world, vm, size_now).await
+}
+
+async fn is_virtio(world: &World, vm: &HostVm, size_now: u64) -> String {
+    let device = world.get_device(VIRTIO).await.unwrap().device.unwrap();
     assert_eq!(device.address, Some(Address::PciAddress(vm.address(0))));
     let disk = blocking(|| vm.virtio_disk(0, LIMIT));
-    assert_eq!(size(vm, &disk), 16 * MIB);
+    assert_eq!(size(vm, &disk), size_now);
+    disk
+}
+
+async fn unplug_virtio(world: &World) -> Result<(), Status> {
+    let mut blks = FrontendVirtioBlkServiceClient::new(world.channel());
+    let delete = opi::DeleteVirtioBlkRequest {
+        name: VIRTIO.into(),
+        allow_missing: false,
+    };
+    blks.delete_virtio_blk(delete).await.map(drop)
+}
+
+/// The same volume by vhost-user-blk: it comes with its bytes, grows, its daemon dies while nothing is asked of it, it goes.
+async fn virtio_blk(world: &World, vm: &HostVm, image: &Path, before: &Noise) {
+    let disk = plug_virtio(world, vm, 16 * MIB).await;
     let cache = blocking(|| vm.run(&format!("cat /sys/block/{disk}/queue/write_cache")));
     assert_eq!(cache, "write back", "else the guest never flushes");
     before.is_in_guest(vm, &disk);
     let mut writer = Writer::start(vm, &disk, "virtio");
-    kill_daemon(world).await;
-    writer.goes_on();
     assert_eq!(resize(world, image, 24 * MIB).await.unwrap(), 24 * MIB);
     blocking(|| {
         lab::until("the guest to see the new size", LIMIT, || {
@@ -267,13 +292,54 @@ async fn virtio_blk(world: &World, vm: &HostVm, image: &Path, before: &Noise) {
         })
     });
     writer.goes_on();
-    let delete = opi::DeleteVirtioBlkRequest {
-        name: "virtioBlks/v".into(),
-        allow_missing: false,
-    };
-    blks.delete_virtio_blk(delete).await.unwrap();
+    let (_, noise) = writer.end(true);
+    // The guest lets go of the dead disk, and has it anew.
+    killed(world, &format!("c-{UUID}")).await;
+    let begun = tokio::time::Instant::now();
+    while let Err(why) = world.get_device(VIRTIO).await {
+        assert!(
+            why.message().contains("has died") || why.message().contains("is being made"),
+            "{why}"
+        );
+        assert!(begun.elapsed() < LIMIT, "{why}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let disk = is_virtio(world, vm, 24 * MIB).await;
+    noise.is_in_guest(vm, &disk);
+    let mut writer = Writer::start(vm, &disk, "anew");
+    writer.goes_on();
+    unplug_virtio(world).await.unwrap();
     let (why, noise) = writer.end(false);
     saw_it_go(&why);
+    noise.is_in_image(image, &world.path("copy"));
+}
+
+/// Its daemon dies under a writer, whose requests nobody answers any more: that is said, and the machine's end ends it.
+async fn lost(world: &World, vm: HostVm, image: &Path) {
+    let disk = plug_virtio(world, &vm, 24 * MIB).await;
+    let mut events = world.card().watch(WatchRequest {}).await.unwrap();
+    let mut writer = Writer::start(&vm, &disk, "lost");
+    writer.goes_on();
+    kill_daemon(world).await;
+    let told = async {
+        while let Ok(Some(event)) = events.get_mut().message().await {
+            if let Some(event::Kind::EngineRestarted(restarted)) = event.kind {
+                return restarted.lost;
+            }
+        }
+        panic!("the watch ended");
+    };
+    let told = tokio::time::timeout_at(soon(), told).await.unwrap();
+    assert_eq!(told, [VIRTIO]);
+    let seen = world.get_device(VIRTIO).await.unwrap_err();
+    assert_eq!(seen.code(), Code::FailedPrecondition);
+    assert!(seen.message().contains("has died"), "{seen}");
+    let held = unplug_virtio(world).await.unwrap_err();
+    assert_eq!(held.code(), Code::Aborted);
+    assert!(held.message().contains("restart the machine"), "{held}");
+    let noise = writer.abandoned();
+    drop(vm);
+    unplug_virtio(world).await.unwrap();
     noise.is_in_image(image, &world.path("copy"));
 }
 
@@ -294,6 +360,7 @@ pub(crate) fn disks_come_grow_and_go_while_it_writes() {
         noise.is_in_image(&image, &world.path("copy"));
         virtio_blk(&world, &vm, &image, &noise).await;
         assert_eq!(free(&inventory(&world).await.counts), Some((4, 4)));
+        lost(&world, vm, &image).await;
         world.delete_source(SOURCE).await.unwrap();
         world.sweep().await;
     });

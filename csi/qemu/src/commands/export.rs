@@ -176,10 +176,30 @@ command! {
         backend: ChardevSocket,
     }
 
+    /// All character devices.
+    QueryChardev = "query-chardev" -> Vec<ChardevInfo> {}
+
     /// Removes a character device that nothing uses.
     ChardevRemove = "chardev-remove" -> Done {
         /// The device.
         id: String,
+    }
+}
+
+/// A character device as [`QueryChardev`] tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ChardevInfo {
+    /// Its id.
+    pub label: String,
+    /// What it is, in QEMU's words; of a socket without a connection `disconnected:…`.
+    pub filename: String,
+}
+
+impl ChardevInfo {
+    /// A socket that nobody is connected to, or that has lost its server.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.filename.starts_with("disconnected:")
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) use recipe::Places;
 pub(crate) use serial::serial;
 use stand::{text, vm_id};
 use trace::Traces;
+use vm::Found;
 pub(crate) use vm::Vm;
 
 /// What all exposures of this card have.
@@ -314,9 +315,18 @@ impl Card for Linux {
                 )
             }
             Shape::Nvme(_) | Shape::VirtioBlk(_) => {
-                let found = self.vm()?.find(&vm_id(volume.uuid), deadline).await?;
-                let in_use = found.is_some();
-                (found.map(Address::PciAddress), in_use)
+                match self.vm()?.find(&vm_id(volume.uuid), deadline).await? {
+                    Found::At(address) => (Some(Address::PciAddress(address)), true),
+                    Found::Absent => (None, false),
+                    Found::Dead => {
+                        look.trouble = Some(
+                            "its storage daemon has died; it is taken from the guest and given anew, and if requests of the guest were \
+                             under way, not before the machine is restarted"
+                                .into(),
+                        );
+                        (None, true)
+                    }
+                }
             }
         };
         look.in_use = in_use;

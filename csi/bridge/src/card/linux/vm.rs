@@ -2,6 +2,11 @@
 //!
 //! QEMU's NVMe namespaces can't be plugged, only controllers with one namespace in them: so the namespace has no uuid of ours, and the
 //! guest tells volumes by the controller's serial number.
+//!
+//! An NVMe function's requests wait while its volume's daemon is away: QEMU is an NBD client, and asks again what was not answered. A
+//! vhost-user-blk device is not connected again, for qemu-storage-daemon keeps no account of requests in flight: some would be lost, others
+//! done twice, from memory that the guest has used again. Such a device is dead with its daemon; it is taken from the guest and given
+//! anew. A guest with requests under way does not let go of it before the machine ends.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +14,7 @@ use std::time::Duration;
 use proto::volume::v1::{ExposureKind, FunctionId};
 use qemu::commands::{
     Address, BlockdevAdd, BlockdevDel, ChardevAdd, ChardevRemove, ChardevSocket, DeviceAdd,
-    DeviceDel, Driver, Node, PciDevice, QueryPci,
+    DeviceDel, Driver, Node, PciDevice, QueryChardev, QueryPci,
 };
 use qemu::{Error as QmpError, Qmp};
 use serde_json::{Map, json};
@@ -18,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::card::{Error, Function, Result};
 
-/// Seconds for which the guest's requests wait for the card's daemon.
+/// Seconds for which an NVMe function's requests wait for the card's daemon.
 const RECONNECT: u32 = 60;
 /// How long a guest may take to give a device up before the caller has to come again.
 const RELEASE: Duration = Duration::from_secs(8);
@@ -31,6 +36,17 @@ pub(crate) struct Vm {
     ports: Vec<String>,
     /// The monitor serves one client.
     using: Mutex<()>,
+}
+
+/// What a look finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing of that id.
+    Absent,
+    /// The device's daemon has ended, and the guest's requests are never answered.
+    Dead,
+    /// At this address; empty where the guest has not numbered it.
+    At(String),
 }
 
 /// What is plugged in.
@@ -83,8 +99,8 @@ impl Vm {
         }
     }
 
-    /// Plugs `id` (of device, node and character device) into a function, if it is not there. The address as the guest has numbered
-    /// it; none yet: empty.
+    /// Plugs `id` (of device, node and character device) into a function, if it is not there; a dead one is taken out first. The address
+    /// as the guest has numbered it; none yet: empty.
     pub(crate) async fn plug(
         &self,
         id: &str,
@@ -101,12 +117,25 @@ impl Vm {
             .find(|(name, _)| name == port)
             .and_then(|(_, device)| device.as_ref());
         match occupant {
-            Some(device) if device.qdev_id == id => return Ok(address(device)),
+            Some(device) if device.qdev_id == id => {
+                if !is_dead(&qmp, id, deadline).await? {
+                    return Ok(address(device));
+                }
+                tracing::warn!(
+                    device = id,
+                    "its daemon has died: it is taken from the guest"
+                );
+                take_out(&qmp, id, deadline).await?;
+            }
             Some(device) => {
                 return Err(Error::Exhausted(format!(
                     "function {port}: device {:?} is in it; choose a free one (Inventory lists them)",
                     device.qdev_id
                 )));
+            }
+            // A connection that was made before, and the device was not.
+            None if is_dead(&qmp, id, deadline).await? => {
+                remove_chardev(&qmp, id, deadline).await?;
             }
             None => {}
         }
@@ -146,7 +175,7 @@ impl Vm {
                 let backend = ChardevSocket {
                     path: socket.clone(),
                     server: false,
-                    reconnect_ms: 1000,
+                    reconnect_ms: 0,
                 };
                 let add = ChardevAdd {
                     id: id.to_owned(),
@@ -192,54 +221,25 @@ impl Vm {
             );
             return Ok(());
         }
-        let qmp = self.connect(deadline).await?;
-        let mut events = qmp.events();
-        let asked = qmp.execute(&DeviceDel { id: id.into() }, deadline).await;
-        fail::fail_point!("vm::unplugging");
-        match asked {
-            Err(QmpError::Refused { class, .. }) if class == "DeviceNotFound" => {}
-            Err(error) if !error.says("already in the process of unplug") => {
-                return Err(error.into());
-            }
-            _ => {
-                let until = deadline.min(Instant::now() + RELEASE);
-                let gone = events.wait_for(|event| event.is("DEVICE_DELETED", "device", id));
-                if !matches!(tokio::time::timeout_at(until, gone).await, Ok(Ok(_))) {
-                    return Err(Error::Busy(format!(
-                        "device {id}: the guest has not let go of it yet; unmount it there, then call again"
-                    )));
-                }
-            }
-        }
-        unless(
-            qmp.execute(
-                &BlockdevDel {
-                    node_name: id.into(),
-                },
-                deadline,
-            )
-            .await,
-            "Failed to find node",
-        )?;
-        unless(
-            qmp.execute(&ChardevRemove { id: id.into() }, deadline)
-                .await,
-            "not found",
-        )
+        take_out(&self.connect(deadline).await?, id, deadline).await
     }
 
-    /// The address of `id` in the guest; none: it is not plugged in.
-    pub(crate) async fn find(&self, id: &str, deadline: Instant) -> Result<Option<String>> {
+    /// How `id` is plugged in.
+    pub(crate) async fn find(&self, id: &str, deadline: Instant) -> Result<Found> {
         let _using = self.using.lock().await;
         if is_gone(&self.monitor).await {
-            return Ok(None);
+            return Ok(Found::Absent);
         }
         let qmp = self.connect(deadline).await?;
         let there = ports(&qmp, deadline).await?;
         let device = there
             .into_iter()
             .find_map(|(_, device)| device.filter(|device| device.qdev_id == id));
-        Ok(device.as_ref().map(address))
+        Ok(match device {
+            None => Found::Absent,
+            Some(_) if is_dead(&qmp, id, deadline).await? => Found::Dead,
+            Some(device) => Found::At(address(&device)),
+        })
     }
 
     pub(crate) async fn functions(&self, deadline: Instant) -> Result<Vec<Function>> {
@@ -267,6 +267,53 @@ impl Vm {
         });
         Ok(functions.collect())
     }
+}
+
+/// Takes `id` out and waits until the guest has let go.
+async fn take_out(qmp: &Qmp, id: &str, deadline: Instant) -> Result<()> {
+    let mut events = qmp.events();
+    let asked = qmp.execute(&DeviceDel { id: id.into() }, deadline).await;
+    fail::fail_point!("vm::unplugging");
+    match asked {
+        Err(QmpError::Refused { class, .. }) if class == "DeviceNotFound" => {}
+        Err(error) if !error.says("already in the process of unplug") => {
+            return Err(error.into());
+        }
+        _ => {
+            let until = deadline.min(Instant::now() + RELEASE);
+            let gone = events.wait_for(|event| event.is("DEVICE_DELETED", "device", id));
+            if !matches!(tokio::time::timeout_at(until, gone).await, Ok(Ok(_))) {
+                return Err(Error::Busy(not_let_go(qmp, id, deadline).await));
+            }
+        }
+    }
+    let node_name = id.into();
+    let deleted = qmp.execute(&BlockdevDel { node_name }, deadline).await;
+    unless(deleted, "Failed to find node")?;
+    remove_chardev(qmp, id, deadline).await
+}
+
+async fn not_let_go(qmp: &Qmp, id: &str, deadline: Instant) -> String {
+    let remedy = match is_dead(qmp, id, deadline).await {
+        Ok(true) => {
+            "its storage daemon has died with requests of the guest under way, which are never answered; restart the machine, and it gets \
+             the disk anew"
+        }
+        _ => "unmount it there, then call again",
+    };
+    format!("device {id}: the guest has not let go of it yet; {remedy}")
+}
+
+async fn remove_chardev(qmp: &Qmp, id: &str, deadline: Instant) -> Result<()> {
+    let remove = ChardevRemove { id: id.into() };
+    unless(qmp.execute(&remove, deadline).await, "not found")
+}
+
+/// The socket behind the device has lost its server, for good.
+async fn is_dead(qmp: &Qmp, id: &str, deadline: Instant) -> Result<bool> {
+    let all = qmp.execute(&QueryChardev {}, deadline).await?;
+    let mut dead = all.iter().filter(|chardev| chardev.is_disconnected());
+    Ok(dead.any(|chardev| chardev.label == id))
 }
 
 /// Nobody listens: a machine that does not run holds nothing.
