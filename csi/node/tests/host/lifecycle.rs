@@ -440,6 +440,8 @@ async fn a_disk_that_can_only_be_read_is_shown_so() {
     let world = World::new().await;
     let mut client = world.client();
     let mut disk = world.disk(16 * MIB).with("mkfs.ext4", &["-q"]);
+    // Whoever lists loops has it open for a moment, and it stays as long: that is waited for.
+    let looked_at = std::fs::File::open(disk.node()).unwrap();
     disk.detach();
     // Not `blockdev --setro`: the next user of the loop device would have to undo it.
     let mut losetup = Command::new("losetup");
@@ -448,7 +450,13 @@ async fn a_disk_that_can_only_be_read_is_shown_so() {
         .arg(&disk.file);
     disk.node = Some(out(&mut losetup));
     let staged = stage(&world, &disk, ext4());
-    client.node_stage_volume(staged.clone()).await.unwrap();
+    let look = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        drop(looked_at);
+    };
+    let mut other = world.client();
+    let (done, ()) = tokio::join!(other.node_stage_volume(staged.clone()), look);
+    done.unwrap();
     let mut published = publish(&world, &staged, "a");
     let result = client.node_publish_volume(published.clone()).await;
     refused(result, Code::FailedPrecondition, "for reading alone");

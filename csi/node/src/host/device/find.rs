@@ -92,8 +92,18 @@ fn loops(sysfs: &Sysfs, path: &Path) -> Result<Vec<String>, Miss> {
             dead = Some(format!("the file of {name}, {path}, was deleted"));
         }
     }
+    // One that was detached stays until whoever has it open lets go of it. Beside it none is used: it could be mounted.
+    let detached = |name: &&String| {
+        let flag = sysfs.attribute(name, "loop/autoclear");
+        flag.as_deref() == Some("1")
+    };
+    let leaving: Vec<_> = found.iter().filter(detached).cloned().collect();
     match dead {
         Some(dead) if found.is_empty() => Err(Miss::Absent(dead)),
+        _ if found.len() > 1 && leaving.len() + 1 == found.len() => Err(Miss::Absent(format!(
+            "{} over {path} was detached, and somebody has it open still",
+            leaving.join(", ")
+        ))),
         _ => Ok(found),
     }
 }

@@ -94,6 +94,24 @@ fn two_loop_devices_over_the_file_are_refused() {
     assert!(why.contains("loop1, loop2"), "{why}");
 }
 
+#[test]
+fn a_loop_device_that_was_detached_is_waited_for() {
+    let mine = format!("/exports/{ID}");
+    let tree = loops_tree(&[("loop3", &mine, "2048"), ("loop4", &mine, "2048")]);
+    let flag = |name: &str, on: &str| {
+        let path = tree.0.path().join(format!("block/{name}/loop/autoclear"));
+        fs::write(path, format!("{on}\n")).unwrap();
+    };
+    flag("loop3", "1");
+    flag("loop4", "0");
+    let Err(Miss::Absent(why)) = tree.find(&on_loop()) else {
+        panic!("it is not waited for")
+    };
+    assert!(why.contains("loop3") && !why.contains("loop4"), "{why}");
+    flag("loop4", "1");
+    assert!(matches!(tree.find(&on_loop()), Err(Miss::Refused(_))));
+}
+
 #[rstest]
 #[case(" (deleted)", "2048", "was deleted")]
 #[case("", "0", "has size 0")]
