@@ -29,7 +29,7 @@ impl Boot {
             fs::read(node.path(path))
                 .with_context(|| format!("cannot read {path} on node {}", node.name()))
         };
-        let (kernel, initramfs) = (read(&self.kernel)?, read(&self.initramfs)?);
+        let (kernel, initramfs) = (read(&self.kernel)?, small(&read(&self.initramfs)?)?);
         let sectors = |file: &[u8]| file.len().div_ceil(SECTOR);
         let script = format!(
             "linux (hd0){FILES}+{} {}\ninitrd (hd0){}+{}\nboot\n",
@@ -54,6 +54,15 @@ impl Boot {
             .with_context(|| format!("cannot write {path} on node {}", node.name()))?;
         Ok(path)
     }
+}
+
+/// Compressed: a BIOS reads 32 KiB at a time, and waits for each with the machine's only processor.
+fn small(initramfs: &[u8]) -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir().context("a directory for the initramfs")?;
+    let path = dir.path().join("initramfs");
+    fs::write(&path, initramfs).with_context(|| format!("cannot write {}", path.display()))?;
+    shell::run(&["gzip", &path.display().to_string()])?;
+    fs::read(path.with_extension("gz")).context("gzip has left no file")
 }
 
 /// GRUB's own part, with the script in it, to be right behind its boot sector.

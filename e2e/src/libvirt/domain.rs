@@ -12,7 +12,7 @@ use crate::host_vm::guest::Channel;
 use crate::wait;
 
 /// Of the guest; much more than it needs, for machines where others compile.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(240);
 /// For one script.
 const SCRIPT: Duration = Duration::from_secs(60);
 /// Of the console's log at the end of an error.
