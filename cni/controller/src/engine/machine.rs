@@ -82,6 +82,9 @@ impl<'a> Known<'a> {
 
     /// What becomes of a port that `who` has; `interface` as it asks for it now, if it may have it.
     pub(super) fn course(self, who: Who<'_>, port: &Port, interface: Option<&Interface>) -> Course {
+        if who.pod.vm.is_none() {
+            return Course::Stays(None);
+        }
         let from = (who.name, who.pod);
         let named = self
             .named(who.ns, port)

@@ -12,6 +12,7 @@ use crate::units;
 use crate::units::pod::{Coming, Interface};
 use api::Mac;
 use api::names::{self, GATEWAY_IFNAME, JOIN_SUBNET};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A unit with everything that follows from what is known of it.
@@ -308,6 +309,8 @@ pub(super) fn pod_ports(
         .filter(|port| *port.uid == *pod.uid && !result.has(port))
         .cloned()
         .collect();
+    // A refusal of all of them may come beside one of its own.
+    let mut followed = BTreeSet::new();
     for (ifname, problem) in interfaces.refused {
         let named = |port: &&Port| ifname.as_deref().is_none_or(|name| *name == *port.ifname);
         let has: Vec<Port> = present.iter().filter(named).cloned().collect();
@@ -315,6 +318,9 @@ pub(super) fn pod_ports(
             result.problems.push(problem);
         }
         for port in has {
+            if !followed.insert(port.lsp.clone()) {
+                continue;
+            }
             let known = Known {
                 index,
                 observed,
