@@ -73,7 +73,13 @@ async fn killed_everywhere(capability: Option<VolumeCapability>, read_only: bool
 
 /// Those have a test of their own; the last one is passed by every volume.
 fn of_sockets(point: &str) -> bool {
-    ["socket::begun", "socket::made", "socket::bound"].contains(&point)
+    [
+        "socket::noted",
+        "socket::begun",
+        "socket::made",
+        "socket::bound",
+    ]
+    .contains(&point)
 }
 
 #[tokio::test]
