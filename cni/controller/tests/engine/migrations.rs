@@ -511,16 +511,22 @@ async fn a_lost_database_is_rebuilt_in_the_middle_of_a_migration_and_after_it() 
     }
 }
 
-/// A machine that came by a migration, whose pod `two` has the ports.
-async fn moved(view: &View, controller: &Controller) -> (Said, Said) {
+/// A machine that migrates to its pod `two`; the first pod's ports, which name both.
+async fn leaving(view: &View, controller: &Controller) -> (Said, Said) {
     let (eth0, socket) = started(view, controller).await;
     migration(controller, "m1", "Running");
     launcher("two", "n2", 9).of("m1").put(controller);
-    let (to_two, socket_to_two) = (
+    let coming = (
         eth0.coming("two", "n2", true),
         socket.coming("two", "n2", false),
     );
-    both(view, "both are named", &to_two, &socket_to_two).await;
+    both(view, "both are named", &coming.0, &coming.1).await;
+    coming
+}
+
+/// A machine that came by a migration, whose pod `two` has the ports.
+async fn moved(view: &View, controller: &Controller) -> (Said, Said) {
+    let (eth0, socket) = leaving(view, controller).await;
     migration(controller, "m1", "Succeeded");
     let there = (eth0.with("two", "n2"), socket.with("two", "n2"));
     both(view, "it has arrived", &there.0, &there.1).await;
@@ -547,14 +553,7 @@ async fn a_finished_migrations_label_gives_nothing_to_another_pod() {
 async fn what_a_machine_has_goes_with_it_also_if_it_could_not_have_it_now() {
     let server = Server::northbound();
     let (view, controller) = (View::of(&server).await, cluster(&server, "a"));
-    let (eth0, socket) = started(&view, &controller).await;
-    migration(&controller, "m1", "Running");
-    launcher("two", "n2", 9).of("m1").put(&controller);
-    let coming = (
-        eth0.coming("two", "n2", true),
-        socket.coming("two", "n2", false),
-    );
-    both(&view, "both are named", &coming.0, &coming.1).await;
+    let (eth0, socket) = leaving(&view, &controller).await;
     // Its namespace gets a subnet of its own, and its network goes.
     controller.subnet(
         "own",
@@ -564,7 +563,7 @@ async fn what_a_machine_has_goes_with_it_also_if_it_could_not_have_it_now() {
     launcher("fresh", "n3", 20).put_as(&controller, "other");
     let fresh = |view: &View| said(view, "ns/other/own");
     view.until("others are there", fresh).await;
-    both(&view, "as it was", &coming.0, &coming.1).await;
+    both(&view, "as it was", &eth0, &socket).await;
     migration(&controller, "m1", "Succeeded");
     let there = (eth0.with("two", "n2"), socket.with("two", "n2"));
     both(&view, "it has arrived", &there.0, &there.1).await;
