@@ -171,8 +171,7 @@ impl Look<'_> {
         let rows = interfaces.kept.iter().map(|(port, coming)| {
             units::pod::row(self.index, (ns, name), pod, port, coming.as_ref())
         });
-        let known = self.known();
-        let left = known.taken_over(&unit);
+        let left = self.known().taken_over(&unit);
         let rows = Some(rows.chain(left.iter().map(|lsp| as_it_is(lsp))).collect());
         let present = self.ports.of(&unit).iter();
         let released = present
@@ -215,10 +214,25 @@ impl PodPorts {
         self.kept.iter().any(|(kept, _)| kept == port)
     }
 
-    fn follow(&mut self, course: Course, unit: &Unit, port: Port, ports: &mut Ports) {
-        match course {
+    /// Takes in a port that `who` has, wherever it is to be.
+    fn follow(
+        &mut self,
+        (index, observed, ports): (&Index, &Observed, &mut Ports),
+        who: Who<'_>,
+        port: Port,
+        interface: Option<&Interface>,
+    ) {
+        let known = Known {
+            index,
+            observed,
+            ports,
+        };
+        match known.course(who, &port, interface) {
             Course::Stays(coming) => self.kept.push((port, coming)),
-            Course::Goes(heir) => self.gone.push(hand_over(ports, unit, &port, heir)),
+            Course::Goes(heir) => {
+                let unit = Unit::pod(who.ns, who.name);
+                self.gone.push(hand_over(ports, &unit, &port, heir));
+            }
         }
     }
 }
@@ -282,15 +296,7 @@ pub(super) fn pod_ports(
             },
         };
         match ports.ensure(&unit, port, &claim.wish) {
-            Ok(port) => {
-                let known = Known {
-                    index,
-                    observed,
-                    ports,
-                };
-                let course = known.course(who, &port, Some(&interface));
-                result.follow(course, &unit, port, ports);
-            }
+            Ok(port) => result.follow((index, observed, ports), who, port, Some(&interface)),
             Err(problem) => result
                 .problems
                 .push(match claim.says(pod, &interface.ifname) {
@@ -321,13 +327,7 @@ pub(super) fn pod_ports(
             if !followed.insert(port.lsp.clone()) {
                 continue;
             }
-            let known = Known {
-                index,
-                observed,
-                ports,
-            };
-            let course = known.course(who, &port, None);
-            result.follow(course, &unit, port, ports);
+            result.follow((index, observed, ports), who, port, None);
         }
     }
     result
