@@ -59,6 +59,7 @@ async fn host(dir: &str, operation: &str, step: usize) {
         "local::step",
         "local::gate",
         "local::paused",
+        "local::merge",
         "local::merged",
         "local::fold",
     ] {

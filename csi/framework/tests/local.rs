@@ -9,7 +9,6 @@ mod rig;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use framework::conformance::{self, Disk, Harness};
@@ -17,7 +16,7 @@ use framework::local::Listen;
 use framework::{
     Access, Backend, CreateVolume, Error, Health, Host, Qos, SizeRange, Source, Target,
 };
-use rig::Rig;
+use rig::{Rig, attached, kill};
 
 const MIB: u64 = 1 << 20;
 
@@ -50,15 +49,6 @@ fn main() -> ExitCode {
         (
             "a_card_loses_nothing_of_a_recipe",
             a_card_loses_nothing_of_a_recipe,
-        ),
-        ("chains_are_merged", chains_are_merged),
-        (
-            "a_chain_is_bounded_under_a_fuse_export",
-            a_chain_is_bounded_under_a_fuse_export,
-        ),
-        (
-            "a_killed_daemon_loses_nothing_of_a_fold",
-            a_killed_daemon_loses_nothing_of_a_fold,
         ),
         (
             "a_volume_without_data_is_known",
@@ -289,25 +279,6 @@ fn search(path: &Path, secret: &str) -> usize {
         path.display()
     );
     1
-}
-
-async fn attached(rig: &Rig, name: &str) -> (framework::Volume, rig::QemuIo) {
-    let local = rig.open().await;
-    let volume = local
-        .create(CreateVolume::blank(name, 8 * MIB))
-        .await
-        .unwrap();
-    let host = rig.host(0);
-    let target = local
-        .export(&volume.id, &host, Access::ReadWrite, false)
-        .await
-        .unwrap();
-    (volume, rig.connect(&target, &host, 20).await.unwrap())
-}
-
-fn kill(pid: u32) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 fn a_killed_daemon_is_a_pause() {
@@ -573,47 +544,6 @@ fn a_card_loses_nothing_of_a_recipe() {
     });
 }
 
-/// Deleted snapshots of a volume leave one file, with and without a daemon.
-fn chains_are_merged() {
-    run(async {
-        for served in [true, false] {
-            let rig = Rig::new(|_, _| {}).await;
-            let (volume, mut disk) = attached(&rig, "a").await;
-            let local = rig.open().await;
-            let mut snapshots = Vec::new();
-            for n in 1..=5u8 {
-                disk.write(u64::from(n) * MIB, MIB / 2, n).await.unwrap();
-                snapshots.push(local.snapshot(&format!("s{n}"), &volume.id).await.unwrap());
-            }
-            if !served {
-                local.unexport(&volume.id, &rig.host(0).name).await.unwrap();
-            }
-            for snapshot in &snapshots {
-                local.delete_snapshot(&snapshot.id).await.unwrap();
-            }
-            let mut rounds = 0;
-            while rig.images().len() > 1 {
-                rounds += 1;
-                assert!(rounds < 50, "served {served}: {:?}", rig.images());
-                local.tidy().await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            if !served {
-                let host = rig.host(0);
-                let target = local
-                    .export(&volume.id, &host, Access::ReadWrite, false)
-                    .await
-                    .unwrap();
-                disk = rig.connect(&target, &host, 0).await.unwrap();
-            }
-            for n in 1..=5u8 {
-                assert_eq!(disk.read(u64::from(n) * MIB).await, Ok(n));
-            }
-            local.unexport(&volume.id, &rig.host(0).name).await.unwrap();
-        }
-    });
-}
-
 /// However large it is, grown or not: nothing was written to it until something was.
 fn a_volume_without_data_is_known() {
     run(async {
@@ -697,157 +627,6 @@ fn images_of_another_node_are_refused() {
         }
         rig.config.engine_id = "local".to_owned();
         rig.open().await;
-    });
-}
-
-/// As of a volume that is used on the target's own node: block-stream into its image and a writable FUSE export exclude each other.
-fn a_chain_is_bounded_under_a_fuse_export() {
-    run(async {
-        let rig = Rig::new(|_, config| config.max_chain = 8).await;
-        let local = rig.open().await;
-        let volume = local.create(CreateVolume::blank("a", MIB)).await.unwrap();
-        let host = Host {
-            name: "here".into(),
-            dn: None,
-            engine: Some(rig.config.engine_id.clone()),
-        };
-        let access = Access::ReadWrite;
-        local
-            .export(&volume.id, &host, access, false)
-            .await
-            .unwrap();
-        let daemon = rig.daemons().await.remove(0);
-        let file = rig.dir.path().join("disk");
-        std::fs::write(&file, "").unwrap();
-        let step = format!(
-            r#"{{"execute":"block-export-add","arguments":{{"type":"fuse","id":"card","node-name":"top","writable":true,"growable":true,"mountpoint":"{}"}}}}"#,
-            file.display()
-        );
-        let step: qemu::Step = serde_json::from_str(&step).unwrap();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        let mut recipe = daemon.recipe.clone();
-        recipe.push(step.clone());
-        let (id, owner) = (daemon.id.clone(), daemon.owner.clone());
-        let put = engine::Put { id, owner, recipe };
-        rig.client()
-            .put_if(&put, daemon.revision, deadline)
-            .await
-            .unwrap();
-        let qmp = qemu::Qmp::connect(daemon.qmp_card(), deadline).await;
-        qmp.unwrap().run(&step, deadline).await.unwrap();
-        // Each in a block of its own, and all in one.
-        let write = async |n: u8| {
-            let disk = file.clone();
-            let write = move || {
-                use std::os::unix::fs::FileExt;
-                let disk = std::fs::File::options().write(true).open(disk).unwrap();
-                disk.write_all_at(&[n; 4096], 4096 * u64::from(n)).unwrap();
-                disk.write_all_at(&[n; 4096], 0).unwrap();
-                disk.sync_all().unwrap();
-            };
-            tokio::task::spawn_blocking(write).await.unwrap();
-        };
-        // Twice as many as a chain may have files; always the last two are there, as with a retention of two.
-        let mut there = std::collections::VecDeque::new();
-        for n in 1..=16u8 {
-            write(n).await;
-            there.push_back(local.snapshot(&format!("s{n}"), &volume.id).await.unwrap());
-            if there.len() > 2 {
-                local
-                    .delete_snapshot(&there.pop_front().unwrap().id)
-                    .await
-                    .unwrap();
-            }
-            local.tidy().await;
-            // Both, what takes the writes, and one that nobody names.
-            assert!(rig.images().len() <= 4, "{n}: {:?}", rig.images());
-        }
-        for (snapshot, n) in there.iter().zip([15u8, 16]) {
-            let source = framework::Source::Snapshot(snapshot.id.clone());
-            let copy = local.create(CreateVolume::from("copy", 0, source)).await;
-            let (copy, host) = (copy.unwrap(), rig.host(1));
-            let target = local.export(&copy.id, &host, access, false).await.unwrap();
-            let mut disk = rig.connect(&target, &host, 0).await.unwrap();
-            assert_eq!(disk.read(0).await, Ok(n));
-            for m in 1..=16u8 {
-                let expected = if m <= n { m } else { 0 };
-                assert_eq!(disk.read(4096 * u64::from(m)).await, Ok(expected));
-            }
-            Box::new(disk).close().await;
-            local.unexport(&copy.id, &host.name).await.unwrap();
-            local.delete(&copy.id).await.unwrap();
-        }
-        for snapshot in there {
-            local.delete_snapshot(&snapshot.id).await.unwrap();
-        }
-        local.tidy().await;
-        assert_eq!(rig.images().len(), 2);
-        local.unexport(&volume.id, "here").await.unwrap();
-        for _ in 0..50 {
-            local.tidy().await;
-        }
-        assert_eq!(rig.images().len(), 1);
-        let host = rig.host(0);
-        let target = local.export(&volume.id, &host, access, false).await;
-        let mut disk = rig.connect(&target.unwrap(), &host, 0).await.unwrap();
-        for n in 1..=16u8 {
-            assert_eq!(disk.read(4096 * u64::from(n)).await, Ok(n));
-        }
-        local.unexport(&volume.id, &host.name).await.unwrap();
-    });
-}
-
-/// The daemon is killed at many moments of the move; whatever the header of the image above says then, all bytes are below it.
-fn a_killed_daemon_loses_nothing_of_a_fold() {
-    run(async {
-        let mut folded = 0;
-        for pause in [0u64, 3, 6, 10, 15, 25, 40, 80] {
-            let rig = Rig::new(|_, _| {}).await;
-            let (volume, mut disk) = attached(&rig, "a").await;
-            let local = rig.open().await;
-            let mut snapshots = Vec::new();
-            for n in 1..=4u8 {
-                // Each overwrites half of what the one before wrote.
-                disk.write(u64::from(n) * MIB, 2 * MIB, n).await.unwrap();
-                snapshots.push(local.snapshot(&format!("s{n}"), &volume.id).await.unwrap());
-            }
-            let last = snapshots.pop().unwrap();
-            for snapshot in &snapshots {
-                local.delete_snapshot(&snapshot.id).await.unwrap();
-            }
-            let tidying = tokio::spawn({
-                let local = Arc::clone(&local);
-                async move { local.tidy().await }
-            });
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            kill(rig.daemons().await[0].pid.unwrap());
-            tidying.await.unwrap();
-            folded += usize::from(rig.images().len() < 5);
-            for n in 1..=5u8 {
-                assert_eq!(
-                    disk.read(u64::from(n) * MIB).await,
-                    Ok(n.min(4)),
-                    "{pause} ms"
-                );
-            }
-            let mut rounds = 0;
-            while rig.images().len() > 3 {
-                rounds += 1;
-                assert!(rounds < 200, "{pause} ms: {:?}", rig.images());
-                local.tidy().await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            for n in 1..=5u8 {
-                assert_eq!(
-                    disk.read(u64::from(n) * MIB).await,
-                    Ok(n.min(4)),
-                    "{pause} ms"
-                );
-            }
-            local.unexport(&volume.id, &rig.host(0).name).await.unwrap();
-            local.delete_snapshot(&last.id).await.unwrap();
-        }
-        println!("{folded} of 8 were done in part when the daemon was killed");
     });
 }
 

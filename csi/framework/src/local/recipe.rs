@@ -14,6 +14,8 @@ use crate::volume::Qos;
 
 /// The node that exports take: a throttle filter, always there, so that limits can change.
 pub(crate) const TOP: &str = "top";
+/// The node that QEMU puts above an image into which a merge moves data, while it does.
+pub(crate) const MERGING: &str = "merging";
 /// The node that a group snapshot's pause hangs on.
 pub(crate) const GATE: &str = "gate";
 /// The throttle group.
@@ -67,6 +69,16 @@ pub(crate) fn image(config: &Config, file: FileId) -> Value {
             "discard": "unmap",
             "cache": { "direct": true },
         },
+    })
+}
+
+/// The node that exports take, above `node`.
+pub(crate) fn top(node: &str) -> Value {
+    json!({
+        "driver": "throttle",
+        "node-name": TOP,
+        "throttle-group": LIMITS,
+        "file": node,
     })
 }
 
@@ -162,17 +174,11 @@ pub(crate) fn nbd_export(export: &ExportRecord) -> Step {
 pub(crate) fn recipe(config: &Config, volume: &VolumeRecord, socket: &Path) -> Vec<Step> {
     let group =
         json!({ "qom-type": "throttle-group", "id": LIMITS, "limits": limits(&volume.qos) });
-    let filter = json!({
-        "driver": "throttle",
-        "node-name": TOP,
-        "throttle-group": LIMITS,
-        "file": file_node(volume.top),
-    });
     let gate = json!({ "driver": "null-co", "node-name": GATE, "size": 512 });
     let mut steps = vec![
         step("object-add", group),
         step("blockdev-add", image(config, volume.top)),
-        step("blockdev-add", filter),
+        step("blockdev-add", top(&file_node(volume.top))),
         step("blockdev-add", gate),
     ];
     let tls = tls_dir(config).map(|dir| (dir, tls_id(dir)));

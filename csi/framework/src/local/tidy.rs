@@ -127,7 +127,7 @@ impl Inner {
                 let (monitor, events) = self.stream(uuid, merge.child, onto.as_deref()).await?;
                 // The daemon works by itself; operations on the volume go on, and stop it when they must.
                 drop(locked);
-                let over = monitor.merge_over(events).await;
+                let over = monitor.end_merge(events).await;
                 let done = match over {
                     Ok(()) => drop_unused(&monitor).await,
                     Err(why) => Err(why),
@@ -236,6 +236,9 @@ impl Inner {
         let path = image_path(&self.config, child);
         let mut command = tokio::process::Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-img", "rebase", "-q"]);
+        // Else it writes the tables of what it has copied after the header (seen with 10.0.13), and killed in between, as by `wanted`, it
+        // leaves an image that has lost the data.
+        command.args(["-t", "writethrough"]);
         command.args(["-f", "qcow2", "-F", "qcow2", "-b"]);
         command.arg(onto.unwrap_or(Path::new(""))).arg(&path);
         command.stdin(Stdio::null()).stdout(Stdio::null());

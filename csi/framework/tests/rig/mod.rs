@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use framework::conformance::{Disk, Harness};
 use framework::local::{Config, Local};
-use framework::{Backend, Error, Host, NbdAddress, Target};
+use framework::{Access, Backend, CreateVolume, Error, Host, NbdAddress, Target, Volume};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -117,6 +117,7 @@ impl Rig {
     }
 
     /// Lets go of the backend, as its process would.
+    #[allow(dead_code, reason = "not in every test program")]
     pub(crate) async fn close(&self) {
         *self.current.lock().await = None;
     }
@@ -216,6 +217,34 @@ impl Drop for Rig {
             }
         }
     }
+}
+
+/// A volume of 8 MiB, and the first host's disk, which waits for a daemon that was killed.
+#[allow(dead_code, reason = "not in every test program")]
+pub(crate) async fn attached(rig: &Rig, name: &str) -> (Volume, QemuIo) {
+    let local = rig.open().await;
+    let volume = local
+        .create(CreateVolume::blank(name, 8 << 20))
+        .await
+        .unwrap();
+    let host = rig.host(0);
+    let target = local
+        .export(&volume.id, &host, Access::ReadWrite, false)
+        .await
+        .unwrap();
+    (volume, rig.connect(&target, &host, 20).await.unwrap())
+}
+
+#[allow(dead_code, reason = "not in every test program")]
+pub(crate) fn kill(pid: u32) {
+    assert!(killed(pid), "{pid} is no more");
+}
+
+/// The same; false if there is no such process any more.
+#[allow(dead_code, reason = "not in every test program")]
+pub(crate) fn killed(pid: u32) -> bool {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok()
 }
 
 #[async_trait]
