@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use api::storage;
-use daemon::args::absolute;
+use daemon::args::{absolute, csi_endpoint};
 
 /// CSI Identity, Controller and GroupController.
 #[derive(Debug, clap::Parser)]
@@ -29,7 +29,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) common: daemon::args::Common,
     /// The CSI socket, in a directory that exists; it gets mode 0600, and nothing is put beside it.
-    #[arg(long, default_value = "/csi/csi.sock", value_parser = socket, env = "CSI_ENDPOINT")]
+    #[arg(long, default_value = "/csi/csi.sock", value_parser = csi_endpoint, env = "CSI_ENDPOINT")]
     pub(crate) endpoint: PathBuf,
     /// The driver's name, as in CSIDriver and StorageClass.
     #[arg(long, default_value = storage::DRIVER, value_parser = driver_name, env = "OUTBOARD_DRIVER_NAME")]
@@ -74,15 +74,6 @@ pub(crate) struct Run {
 
 fn directory(path: &str) -> Result<String, String> {
     absolute(path).map(|_| path.to_owned())
-}
-
-fn socket(path: &str) -> Result<PathBuf, String> {
-    let path = path.strip_prefix("unix://").unwrap_or(path);
-    if path.ends_with(".sock") {
-        absolute(path)
-    } else {
-        Err("the name of a CSI socket must end in .sock".to_owned())
-    }
 }
 
 fn driver_name(name: &str) -> Result<String, String> {

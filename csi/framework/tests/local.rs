@@ -16,7 +16,7 @@ use framework::local::Listen;
 use framework::{
     Access, Backend, CreateVolume, Error, Health, Host, Qos, SizeRange, Source, Target,
 };
-use rig::{Rig, attached, kill};
+use rig::{Rig, attached, kill, run};
 
 const MIB: u64 = 1 << 20;
 
@@ -66,10 +66,6 @@ fn main() -> ExitCode {
         ("operations_at_the_same_time", operations_at_the_same_time),
     ]);
     ExitCode::SUCCESS
-}
-
-fn run(test: impl Future<Output = ()>) {
-    rig::runtime().block_on(test);
 }
 
 fn conforms_over_unix_sockets() {

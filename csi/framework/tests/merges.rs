@@ -18,7 +18,7 @@ use std::time::Duration;
 use framework::conformance::{Disk, Harness};
 use framework::local::Local;
 use framework::{Access, Backend, CreateVolume, Host, Source, Volume};
-use rig::{QemuIo, Rig, attached, kill};
+use rig::{QemuIo, Rig, attached, kill, run};
 
 const MIB: u64 = 1 << 20;
 
@@ -47,10 +47,6 @@ fn main() -> ExitCode {
         ("a_snapshot_ends_a_merge", a_snapshot_ends_a_merge),
     ]);
     ExitCode::SUCCESS
-}
-
-fn run(test: impl Future<Output = ()>) {
-    rig::runtime().block_on(test);
 }
 
 /// Deleted snapshots of a volume leave one file, with and without a daemon.

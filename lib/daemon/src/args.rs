@@ -62,6 +62,19 @@ pub fn absolute(path: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Parses a flag that is a CSI endpoint: a path, or one that begins with `unix://` (CSI spec, "Communication Protocols").
+///
+/// # Errors
+/// A sentence: it is relative, or not named as a socket, as the specification wants it.
+pub fn csi_endpoint(path: &str) -> Result<PathBuf, String> {
+    let path = path.strip_prefix("unix://").unwrap_or(path);
+    if path.ends_with(".sock") {
+        absolute(path)
+    } else {
+        Err("the name of a CSI socket must end in .sock".to_owned())
+    }
+}
+
 /// Parses a flag that is the name of a Kubernetes node (a DNS subdomain name: RFC 1123, at most 253 characters).
 ///
 /// # Errors

@@ -26,6 +26,11 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
+#[allow(dead_code, reason = "not in every test program")]
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    runtime().block_on(test);
+}
+
 /// Runs the tests that the arguments name, or all.
 pub(crate) fn main(tests: &[(&str, fn())]) {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use daemon::args::absolute;
+use daemon::args::{absolute, csi_endpoint};
 
 /// The longest node id that the CSI specification allows, in bytes.
 const NODE_ID: usize = 256;
@@ -33,14 +33,14 @@ pub(crate) struct Run {
     #[arg(long, visible_alias = "node", value_parser = node_name, env = "OUTBOARD_NODE")]
     pub(crate) node_name: String,
     /// The CSI socket, in a directory that exists; it gets mode 0600, and nothing is put beside it.
-    #[arg(long, default_value = "/csi/csi.sock", value_parser = socket, env = "CSI_ENDPOINT")]
+    #[arg(long, default_value = "/csi/csi.sock", value_parser = csi_endpoint, env = "CSI_ENDPOINT")]
     pub(crate) endpoint: PathBuf,
     /// Kubelet's directory of plugin registrations (/var/lib/kubelet/plugins_registry): register there by ourselves.
     /// Not given: the sidecar node-driver-registrar does it.
     #[arg(long, value_name = "DIR", value_parser = absolute, env = "OUTBOARD_KUBELET_REGISTRATION")]
     pub(crate) kubelet_registration: Option<PathBuf>,
     /// The CSI socket as kubelet sees it, if it differs.
-    #[arg(long, value_name = "PATH", value_parser = socket, env = "OUTBOARD_KUBELET_ENDPOINT")]
+    #[arg(long, value_name = "PATH", value_parser = csi_endpoint, env = "OUTBOARD_KUBELET_ENDPOINT")]
     pub(crate) kubelet_endpoint: Option<PathBuf>,
     /// Where this node's card puts a file for each volume that it exposes as a local block device, as the card sees it.
     #[arg(long, default_value = api::storage::EXPORTS_DIR, value_parser = absolute, env = "OUTBOARD_EXPORTS_DIR")]
@@ -57,15 +57,6 @@ pub(crate) struct Run {
     /// How many volumes this node takes; 0: no limit known.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..), env = "OUTBOARD_MAX_VOLUMES")]
     pub(crate) max_volumes: i64,
-}
-
-fn socket(path: &str) -> Result<PathBuf, String> {
-    let path = path.strip_prefix("unix://").unwrap_or(path);
-    if path.ends_with(".sock") {
-        absolute(path)
-    } else {
-        Err("the name of a CSI socket must end in .sock".to_owned())
-    }
 }
 
 fn node_name(name: &str) -> Result<String, String> {
