@@ -653,16 +653,32 @@ fn a_spoilt_record_deletes_nothing() {
     run(async {
         let rig = Rig::new(|_, _| {}).await;
         let local = rig.open().await;
-        let spoilt = local.create(CreateVolume::blank("a", MIB)).await.unwrap();
+        let (spoilt, mut disk) = attached(&rig, "a").await;
+        disk.write(0, MIB, 7).await.unwrap();
         let other = local.create(CreateVolume::blank("b", MIB)).await.unwrap();
         drop(local);
         rig.close().await;
         let record = format!("b/catalogue/volumes/{}.json", spoilt.id.handle());
-        std::fs::write(rig.dir.path().join(record), b"{").unwrap();
+        let record = rig.dir.path().join(record);
+        let was = std::fs::read(&record).unwrap();
+        std::fs::write(&record, b"{").unwrap();
+        for _ in 0..2 {
+            let local = rig.open().await;
+            local.delete(&other.id).await.unwrap();
+            local.tidy().await;
+            assert_eq!(rig.images().len(), 2, "what nobody can account for stays");
+            assert_eq!(disk.read(0).await, Ok(7), "and is served");
+            drop(local);
+            rig.close().await;
+        }
+        // As somebody who has a copy, and clears up.
+        std::fs::write(&record, was).unwrap();
+        std::fs::remove_dir_all(record.with_file_name("corrupt")).unwrap();
         let local = rig.open().await;
-        local.delete(&other.id).await.unwrap();
         local.tidy().await;
-        assert_eq!(rig.images().len(), 2, "what nobody can account for stays");
+        assert_eq!(rig.images().len(), 1);
+        disk.write(MIB, MIB, 8).await.unwrap();
+        local.unexport(&spoilt.id, &rig.host(0).name).await.unwrap();
     });
 }
 

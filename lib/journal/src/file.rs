@@ -131,6 +131,21 @@ impl Dir {
         Ok(names)
     }
 
+    /// The files that were set aside, now or earlier, and that nobody has taken away.
+    pub(crate) fn aside(&self) -> Result<Vec<PathBuf>, Error> {
+        let quarantine = self.path(QUARANTINE);
+        let entries = match std::fs::read_dir(&quarantine) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::io("list", &quarantine))?,
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            paths.push(entry.map_err(Error::io("list", &quarantine))?.path());
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
     /// The bytes of a file.
     pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         std::fs::read(self.path(name))

@@ -36,7 +36,7 @@ pub struct Record<T> {
     pub value: T,
 }
 
-/// A file that was set aside when the journal was opened.
+/// A file that was set aside when the journal was opened, this time or earlier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// Where it is now.
@@ -76,7 +76,15 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let dir = Dir::open(dir.as_ref())?;
         let boot_id = boot_id.into();
         let mut records = BTreeMap::new();
-        let mut quarantined = Vec::new();
+        // What an earlier start could not read is as unknown to this one.
+        let earlier = dir.aside()?.into_iter().map(|path| {
+            let sentence = format!(
+                "a journal record could not be read by an earlier start, which set it aside as {}: look at it, then delete it",
+                path.display()
+            );
+            Quarantined { path, sentence }
+        });
+        let mut quarantined: Vec<_> = earlier.collect();
         for name in dir.names()? {
             if !key::is_record(&name) {
                 continue;
@@ -103,10 +111,12 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
                         dir.path(&name).display(),
                         path.display()
                     );
-                    tracing::warn!("{sentence}");
                     quarantined.push(Quarantined { path, sentence });
                 }
             }
+        }
+        for Quarantined { sentence, .. } in &quarantined {
+            tracing::warn!("{sentence}");
         }
         Ok(Self {
             dir,
@@ -204,7 +214,7 @@ impl<T> Journal<T> {
         self.len() == 0
     }
 
-    /// What was set aside when the journal was opened. Each has been logged as a warning.
+    /// What was set aside when the journal was opened, this time or earlier, and is still there. Each has been logged as a warning.
     #[must_use]
     pub fn quarantined(&self) -> &[Quarantined] {
         &self.quarantined

@@ -285,7 +285,7 @@ impl Keeper {
             }
             Some(record) if record.recipe == recipe => return Ok(self.shown()),
             Some(record) => (record.revision + 1, false),
-            None => (1, true),
+            None => (self.first_revision(), true),
         };
         let record = Record {
             owner,
@@ -310,6 +310,11 @@ impl Keeper {
         }
         tracing::info!(id = self.id, revision, "recipe recorded");
         Ok(self.shown())
+    }
+
+    /// Above that of a process whose record was lost: it has not been through this recipe.
+    fn first_revision(&self) -> u64 {
+        Served::read(&self.place).map_or(1, |served| served.revision + 1)
     }
 
     fn is_expected(&self, expected: Option<u64>, revision: u64) -> Result<(), Refusal> {

@@ -344,13 +344,28 @@ async fn operators_see_what_is_and_why() {
     // A recipe that can't be read: its daemon is left alone, and somebody is told.
     world.kill_engine();
     std::fs::write(world.home.path().join("s/records/a.json"), "{").unwrap();
+    let pids = world.daemons();
+    for _ in 0..2 {
+        world.run(None);
+        assert_eq!(client.get("a", soon()).await.unwrap(), None);
+        assert_eq!(world.daemons(), pids);
+        let ready = world.get("/readyz");
+        assert!(
+            ready.starts_with("HTTP/1.1 503") && ready.contains("a.json"),
+            "{ready}"
+        );
+        world.kill_engine();
+    }
     world.run(None);
-    assert_eq!(client.get("a", soon()).await.unwrap(), None);
-    assert_eq!(world.daemons().len(), 1);
-    let ready = world.get("/readyz");
+    // It is found, and was not started by the recipe that comes now.
+    let found = client.put(&idle("a"), soon()).await.unwrap();
+    assert_eq!(found.state, State::Running);
+    assert_eq!(world.daemons(), pids);
     assert!(
-        ready.starts_with("HTTP/1.1 503") && ready.contains("a.json"),
-        "{ready}"
+        found
+            .applied
+            .is_some_and(|applied| applied < found.revision),
+        "{found:?}"
     );
 }
 

@@ -85,6 +85,11 @@ impl Inner {
             };
             state.volumes.iter().map(served).collect()
         };
+        if !running.is_empty() && !self.catalogue.is_whole() {
+            // Each bad record has been logged.
+            tracing::warn!(daemons = ?running, "kept: their volumes may be among those whose records could not be read");
+            running.clear();
+        }
         for id in running {
             tracing::info!(daemon = id, "daemon of a volume that is no more: removed");
             if let Err(why) = self.engine.remove(&id, deadline()).await {
