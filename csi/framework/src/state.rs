@@ -44,6 +44,9 @@ pub(crate) struct VolumeRecord {
     pub(crate) source: Source,
     pub(crate) qos: Qos,
     pub(crate) block_size: u32,
+    /// Writes are answered before their tables are in the image.
+    #[serde(default)]
+    pub(crate) write_cache: bool,
     /// The file that takes its writes.
     pub(crate) top: FileId,
     pub(crate) exports: Vec<ExportRecord>,

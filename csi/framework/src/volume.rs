@@ -159,6 +159,8 @@ pub struct CreateVolume {
     pub qos: Qos,
     /// Bytes of a logical block: 512 or 4096.
     pub block_size: u32,
+    /// What was written and not flushed may be lost, without an error, when what serves the volume dies while hosts wait for it.
+    pub write_cache: bool,
 }
 
 impl CreateVolume {
@@ -171,6 +173,7 @@ impl CreateVolume {
             source: Source::Blank,
             qos: Qos::default(),
             block_size: 512,
+            write_cache: false,
         }
     }
 

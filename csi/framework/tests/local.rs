@@ -40,6 +40,10 @@ fn main() -> ExitCode {
             a_renewed_certificate_is_served,
         ),
         ("a_killed_daemon_is_a_pause", a_killed_daemon_is_a_pause),
+        (
+            "what_was_answered_outlives_the_daemon",
+            what_was_answered_outlives_the_daemon,
+        ),
         ("a_killed_engine_is_nothing", a_killed_engine_is_nothing),
         (
             "a_stuck_member_undoes_the_group",
@@ -308,6 +312,48 @@ fn a_killed_daemon_is_a_pause() {
         local.modify(&volume.id, qos).await.unwrap();
         assert_eq!(local.health(&volume.id).await.unwrap(), Health::Normal);
         local.unexport(&volume.id, &rig.host(0).name).await.unwrap();
+    });
+}
+
+/// A host that waits for the next daemon does not hear that the first one died, and flushes later: then nothing may be missing. But
+/// where the volume is said to have a write cache.
+fn what_was_answered_outlives_the_daemon() {
+    run(async {
+        for write_cache in [false, true] {
+            let rig = Rig::new(|_, _| {}).await;
+            let local = rig.open().await;
+            let wanted = CreateVolume {
+                write_cache,
+                ..CreateVolume::blank("a", 8 * MIB)
+            };
+            let volume = local.create(wanted.clone()).await.unwrap();
+            let other = CreateVolume {
+                write_cache: !write_cache,
+                ..wanted
+            };
+            let refused = local.create(other).await.unwrap_err();
+            assert!(
+                matches!(&refused, Error::AlreadyExists { differs, .. } if differs.starts_with("write cache")),
+                "{refused}"
+            );
+            let host = rig.host(0);
+            let target = local
+                .export(&volume.id, &host, Access::ReadWrite, false)
+                .await;
+            let mut disk = rig.connect(&target.unwrap(), &host, 20).await.unwrap();
+            for n in 1..=4u8 {
+                disk.write_back(u64::from(n) * MIB, 64 << 10, n)
+                    .await
+                    .unwrap();
+            }
+            kill(rig.daemons().await[0].pid.unwrap());
+            disk.write(0, 4096, 9).await.unwrap();
+            for n in 1..=4u8 {
+                let there = disk.read(u64::from(n) * MIB).await.unwrap();
+                assert_eq!(there, if write_cache { 0 } else { n });
+            }
+            local.unexport(&volume.id, &host.name).await.unwrap();
+        }
     });
 }
 

@@ -77,13 +77,14 @@ pub(super) async fn create(
         }
     };
     fail::fail_point!("create::recorded");
-    let block_size = class.block_size;
+    let (block_size, write_cache) = (class.block_size, class.write_cache);
     let wanted = CreateVolume {
         name: name.to_owned(),
         size,
         source,
         qos,
         block_size,
+        write_cache,
     };
     let made = served.backend.create(wanted).await.map_err(status::of);
     fail::fail_point!("create::made");

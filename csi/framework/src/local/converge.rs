@@ -321,7 +321,7 @@ impl Inner {
                 .await?;
         }
         for export in recipe::over_nbd(volume).filter(|export| missing(&export_id(export))) {
-            let export = recipe::nbd_export(export);
+            let export = recipe::nbd_export(volume, export);
             monitor
                 .run(&export.execute, export.arguments.into())
                 .await?;

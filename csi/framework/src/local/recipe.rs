@@ -159,13 +159,16 @@ pub(crate) fn server(
     step("nbd-server-start", arguments)
 }
 
-pub(crate) fn nbd_export(export: &ExportRecord) -> Step {
+/// The host's side waits for a daemon that died, and then goes on: it can't know of writes that the dead one had answered and not put into
+/// the image, and a flush to the next one would vouch for them. So there are none, unless the volume is said to have a write cache.
+pub(crate) fn nbd_export(volume: &VolumeRecord, export: &ExportRecord) -> Step {
     let arguments = json!({
         "type": "nbd",
         "id": export_id(export),
         "node-name": TOP,
         "name": export.token.to_string(),
         "writable": export.access == Access::ReadWrite,
+        "writethrough": !volume.write_cache,
     });
     step("block-export-add", arguments)
 }
@@ -192,7 +195,7 @@ pub(crate) fn recipe(config: &Config, volume: &VolumeRecord, socket: &Path) -> V
     if over_nbd(volume).next().is_some() {
         let tls = tls.as_ref().map(|(_, id)| id.as_str());
         steps.push(server(config, volume, socket, tls));
-        steps.extend(over_nbd(volume).map(nbd_export));
+        steps.extend(over_nbd(volume).map(|export| nbd_export(volume, export)));
     }
     steps
 }

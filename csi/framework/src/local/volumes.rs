@@ -56,11 +56,19 @@ fn difference(there: &VolumeRecord, wanted: &CreateVolume) -> Option<String> {
             there.source, wanted.source
         ));
     }
-    (there.block_size != wanted.block_size).then(|| {
-        format!(
+    if there.block_size != wanted.block_size {
+        return Some(format!(
             "block size: it has {}, asked for is {}",
             there.block_size, wanted.block_size
-        )
+        ));
+    }
+    (there.write_cache != wanted.write_cache).then(|| {
+        let has = if there.write_cache {
+            "has one"
+        } else {
+            "has none"
+        };
+        format!("write cache: it {has}")
     })
 }
 
@@ -173,6 +181,7 @@ impl Inner {
             source: wanted.source.clone(),
             qos: wanted.qos,
             block_size: wanted.block_size,
+            write_cache: wanted.write_cache,
             top: files[0],
             exports: Vec::new(),
             port: None,

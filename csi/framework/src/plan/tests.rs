@@ -191,6 +191,7 @@ fn record(top: FileId) -> VolumeRecord {
         source: Source::Blank,
         qos: Qos::default(),
         block_size: 512,
+        write_cache: false,
         top,
         exports: Vec::new(),
         port: None,

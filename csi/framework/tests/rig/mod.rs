@@ -311,6 +311,20 @@ pub(crate) struct QemuIo {
 }
 
 impl QemuIo {
+    /// Writes without asking that it be durable.
+    #[allow(dead_code, reason = "not in every test program")]
+    pub(crate) async fn write_back(
+        &mut self,
+        offset: u64,
+        length: u64,
+        value: u8,
+    ) -> Result<(), String> {
+        let command = format!("write -P {value} {offset} {length}");
+        self.run(&command, |line| line.contains("ops;"))
+            .await
+            .map(drop)
+    }
+
     async fn start(mut command: Command) -> Result<Self, String> {
         let mut child = command
             .stdin(Stdio::piped())

@@ -72,9 +72,10 @@ const fn limit(name: &'static str, meaning: &'static str) -> Key {
 
 const RECONNECT: &str = "reconnectDelaySeconds";
 const MKFS: &str = "mkfsOptions";
+const WRITE_CACHE: &str = "writeCache";
 
 /// All parameters. `PARAMETERS.md` is made of this table.
-pub(crate) const TABLE: [Key; 12] = [
+pub(crate) const TABLE: [Key; 13] = [
     key(
         "backend",
         "the name of a configured backend",
@@ -111,6 +112,13 @@ pub(crate) const TABLE: [Key; 12] = [
         "1 to 64",
         "1",
         "Request queues of that socket. Only with `vhostUserBlk`.",
+    ),
+    key(
+        WRITE_CACHE,
+        "true or false",
+        "false",
+        "Writes are answered sooner. If the target's storage daemon or node dies while another node uses the volume, and comes again in time \
+         (`reconnectDelaySeconds`), what was written and not yet flushed is lost without an error.",
     ),
     limit(
         "iops",
@@ -182,6 +190,7 @@ pub(crate) struct Class {
     /// Of which backend; `None`: the first.
     pub(crate) backend: Option<String>,
     pub(crate) block_size: u32,
+    pub(crate) write_cache: bool,
     /// What the node and later calls need to know.
     pub(crate) context: BTreeMap<String, String>,
     pub(crate) limits: Limits,
@@ -199,6 +208,7 @@ impl Class {
         let mut class = Self {
             backend: None,
             block_size: 512,
+            write_cache: false,
             context: BTreeMap::new(),
             limits: Limits::default(),
         };
@@ -215,11 +225,12 @@ impl Class {
                     seconds(value).ok_or_else(wrong)?;
                     class.context.insert(RECONNECT.to_owned(), value.to_owned());
                 }
-                VHOST => match value {
-                    "true" => drop(class.context.insert(VHOST.to_owned(), value.to_owned())),
-                    "false" => {}
-                    _ => return Err(wrong()),
-                },
+                VHOST => {
+                    if yes(value).ok_or_else(wrong)? {
+                        class.context.insert(VHOST.to_owned(), value.to_owned());
+                    }
+                }
+                WRITE_CACHE => class.write_cache = yes(value).ok_or_else(wrong)?,
                 QUEUES => {
                     vhost::queues(value).ok_or_else(wrong)?;
                     class.context.insert(QUEUES.to_owned(), value.to_owned());
@@ -324,6 +335,10 @@ pub(crate) fn own(given: &Parameters) -> Parameters {
 pub(crate) fn none(parameters: &Parameters) -> Answer<()> {
     map("parameters", parameters)?;
     known("parameters", parameters, |_| false).try_for_each(|entry| entry.map(drop))
+}
+
+fn yes(value: &str) -> Option<bool> {
+    value.parse().ok()
 }
 
 fn seconds(value: &str) -> Option<u32> {

@@ -30,6 +30,7 @@ fn mutable_parameters_win_and_zero_is_no_limit() {
             ("iops", "100"),
             ("blockSize", "4096"),
             ("mkfsOptions", "-m 0"),
+            ("writeCache", "true"),
             ("csi.storage.k8s.io/pv/name", "x"),
         ]),
         &of(&[("iops", "0"), ("readIops", "7")]),
@@ -44,6 +45,7 @@ fn mutable_parameters_win_and_zero_is_no_limit() {
         }
     );
     assert_eq!((class.block_size, class.backend), (4096, None));
+    assert!(class.write_cache);
     assert_eq!(class.context, of(&[("mkfsOptions", "-m 0")]));
     let there = Qos {
         iops: Some(5),
@@ -78,6 +80,7 @@ fn mutable_parameters_win_and_zero_is_no_limit() {
 #[case("mkfsOptions", "a\nb")]
 #[case("vhostUserBlk", "yes")]
 #[case("vhostUserBlk", "")]
+#[case("writeCache", "1")]
 #[case("vhostUserBlkQueues", "0")]
 #[case("vhostUserBlkQueues", "65")]
 #[case("vhostUserBlkQueues", "")]
