@@ -55,6 +55,13 @@ impl Catalogue {
                 .collect(),
             held: Default::default(),
         };
+        for file in state.missing() {
+            tracing::warn!(
+                file = %file.0,
+                "an image is in use that has no record in {}: nothing is removed until it has one again",
+                dir.join("files").display()
+            );
+        }
         Ok(Self {
             volumes,
             snapshots,
@@ -64,12 +71,13 @@ impl Catalogue {
         })
     }
 
-    /// Records that could not be read: then nobody knows what the files belong to, and none may be deleted.
+    /// Without records that could not be read, or are missing: else nobody knows what the files belong to, and none may be deleted.
     pub(crate) fn is_whole(&self) -> bool {
         self.volumes.quarantined().is_empty()
             && self.snapshots.quarantined().is_empty()
             && self.groups.quarantined().is_empty()
             && self.files.quarantined().is_empty()
+            && self.state().missing().next().is_none()
     }
 
     /// Everything, for a moment.

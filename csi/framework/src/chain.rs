@@ -50,6 +50,15 @@ impl State {
             .collect()
     }
 
+    /// Files that a volume, a snapshot or another file needs, and of which there is no record: never so, unless somebody took it away.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = FileId> {
+        let volumes = self.volumes.values().map(|volume| volume.top);
+        let snapshots = self.all_snapshots().map(|(snapshot, _)| snapshot.file);
+        let backings = self.files.values().filter_map(|file| file.backing);
+        let all = volumes.chain(snapshots).chain(backings);
+        all.filter(|file| !self.files.contains_key(file))
+    }
+
     /// Files that must stay.
     pub(crate) fn needed(&self) -> BTreeSet<FileId> {
         let mut needed = BTreeSet::new();

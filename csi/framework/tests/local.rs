@@ -67,6 +67,10 @@ fn main() -> ExitCode {
             "a_spoilt_record_deletes_nothing",
             a_spoilt_record_deletes_nothing,
         ),
+        (
+            "a_lost_record_deletes_nothing",
+            a_lost_record_deletes_nothing,
+        ),
         ("operations_at_the_same_time", operations_at_the_same_time),
     ]);
     ExitCode::SUCCESS
@@ -725,6 +729,43 @@ fn a_spoilt_record_deletes_nothing() {
         assert_eq!(rig.images().len(), 1);
         disk.write(MIB, MIB, 8).await.unwrap();
         local.unexport(&spoilt.id, &rig.host(0).name).await.unwrap();
+    });
+}
+
+fn a_lost_record_deletes_nothing() {
+    run(async {
+        let rig = Rig::new(|_, _| {}).await;
+        let (volume, mut disk) = attached(&rig, "a").await;
+        let local = rig.open().await;
+        disk.write(0, MIB, 7).await.unwrap();
+        let frozen = local.snapshot("s", &volume.id).await.unwrap();
+        local.unexport(&volume.id, &rig.host(0).name).await.unwrap();
+        drop(local);
+        rig.close().await;
+        // That of the image which takes the writes: it says what lies below.
+        let files = std::fs::read_dir(rig.config.dir.join("catalogue/files")).unwrap();
+        let mut files = files.map(|entry| entry.unwrap().path());
+        let record = files.find(|path| {
+            std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"backing\": \""))
+        });
+        let record = record.unwrap();
+        let was = std::fs::read(&record).unwrap();
+        std::fs::remove_file(&record).unwrap();
+        let local = rig.open().await;
+        local.delete_snapshot(&frozen.id).await.unwrap();
+        local.tidy().await;
+        assert_eq!(rig.images().len(), 2, "who knows what it rests on");
+        drop(local);
+        rig.close().await;
+        std::fs::write(&record, was).unwrap();
+        let host = rig.host(0);
+        let local = rig.open().await;
+        let target = local
+            .export(&volume.id, &host, Access::ReadWrite, false)
+            .await;
+        let mut disk = rig.connect(&target.unwrap(), &host, 20).await.unwrap();
+        assert_eq!(disk.read(0).await, Ok(7));
+        local.unexport(&volume.id, &host.name).await.unwrap();
     });
 }
 

@@ -146,9 +146,16 @@ impl Dir {
         Ok(paths)
     }
 
-    /// The bytes of a file.
-    pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        std::fs::read(self.path(name))
+    /// The bytes of a file; the inner error is the sentence's rest for what is no file.
+    pub(crate) fn read(&self, name: &str) -> Result<Result<Vec<u8>, String>, Error> {
+        let path = self.path(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Ok(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                Ok(Err(format!("can't be read ({error})")))
+            }
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
     }
 
     /// Puts `bytes` in place of the file `name`, durably and at once.

@@ -67,7 +67,7 @@ struct Stored<K, T> {
 impl<T: Serialize + DeserializeOwned> Journal<T> {
     /// Opens the journal in `dir`, which is made when it is missing, and reads every record. `boot_id` is the running
     /// kernel's ([`crate::boot_id`]). Files that are not records of this type are set aside, not refused: one bad file
-    /// must not keep a node from working.
+    /// must not keep a node from working. But one that the system does not let be read now may be a good one: that is an error.
     ///
     /// # Errors
     ///
@@ -89,10 +89,10 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             if !key::is_record(&name) {
                 continue;
             }
-            let found = dir
-                .read(&name)
-                .map_err(|error| format!("can't be read ({error})"));
-            match found.and_then(|bytes| decode::<T>(&bytes, &name)) {
+            match dir
+                .read(&name)?
+                .and_then(|bytes| decode::<T>(&bytes, &name))
+            {
                 Ok(stored) => {
                     let boot = if stored.boot_id == boot_id {
                         Boot::This

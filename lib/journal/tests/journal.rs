@@ -178,6 +178,21 @@ fn damage_is_set_aside_with_a_sentence_and_the_rest_is_served() {
 }
 
 #[test]
+fn what_cannot_be_read_now_is_not_taken_for_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("a.json");
+    std::os::unix::fs::symlink("a.json", &record).unwrap();
+    let why = Journal::<u8>::open(dir.path(), "b1")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        why.contains("can't read") && why.contains("a.json"),
+        "{why}"
+    );
+    assert!(record.is_symlink());
+}
+
+#[test]
 fn only_one_process_has_it_and_only_its_user_reads_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("j");

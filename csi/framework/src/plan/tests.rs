@@ -46,6 +46,7 @@ impl World {
             _ => {}
         }
         self.state.apply(step);
+        assert_eq!(self.state.missing().next(), None, "{step:?}");
     }
 
     /// A daemon is on the recorded file or on the one below: that is all that the edge can repair.
