@@ -109,7 +109,8 @@ impl Dir {
         };
         for name in dir.names()? {
             if name.starts_with(TEMPORARY) {
-                dir.remove(&name)?;
+                let path = dir.path(&name);
+                std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }
         Ok(dir)
@@ -158,8 +159,45 @@ impl Dir {
         }
     }
 
-    /// Puts `bytes` in place of the file `name`, durably and at once.
-    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    /// Puts `bytes` in place of the file `name`, durably and at once. Where that can't be made durable `before` is put there again (or
+    /// nothing, as it was).
+    pub(crate) fn replace(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        before: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        self.put(name, bytes)?;
+        self.sync().inspect_err(|_| self.undo(name, before))
+    }
+
+    /// Removes the file `name`, durably; `before` is what is in it.
+    pub(crate) fn remove(&self, name: &str, before: &[u8]) -> Result<(), Error> {
+        let path = self.path(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path)(error))
+            }
+            _ => self.sync().inspect_err(|_| self.undo(name, Some(before))),
+        }
+    }
+
+    /// What is told of a change that failed has to be so: the next start reads the directory.
+    fn undo(&self, name: &str, before: Option<&[u8]>) {
+        let path = self.path(name);
+        let undone = match before {
+            Some(bytes) => self.put(name, bytes),
+            None => std::fs::remove_file(&path).map_err(Error::io("remove", &path)),
+        };
+        if let Err(why) = undone {
+            tracing::error!(
+                "journal record {} is not as it was before a change that failed: {why}",
+                path.display()
+            );
+        }
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = self.path(&format!("{TEMPORARY}{number}-{name}"));
         let write = || {
@@ -180,18 +218,7 @@ impl Dir {
             // The first error is the one to report; the next open removes the rest.
             let _ = std::fs::remove_file(&temporary);
         }
-        done.and_then(|()| self.sync())
-    }
-
-    /// Removes the file `name`, durably.
-    pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
-        let path = self.path(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &path)(error))
-            }
-            _ => self.sync(),
-        }
+        done
     }
 
     /// Moves the file `name` out of the way and returns where it is now. Nothing set aside before is overwritten.
@@ -218,5 +245,29 @@ impl Dir {
         self.handle
             .sync_all()
             .map_err(Error::io("sync", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_cannot_be_made_durable_is_none() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut dir = Dir::open(temporary.path()).unwrap();
+        dir.replace("old", b"1", None).unwrap();
+        // fsync(2): EINVAL for a file that has no such thing.
+        dir.handle = File::open("/dev/null").unwrap();
+        let there = |name: &str| std::fs::read(temporary.path().join(name)).ok();
+        for refused in [
+            dir.replace("new", b"2", None),
+            dir.replace("old", b"2", Some(b"1")),
+            dir.remove("old", b"1"),
+        ] {
+            assert!(matches!(refused, Err(Error::Io { step: "sync", .. })));
+        }
+        assert_eq!(there("new"), None);
+        assert_eq!(there("old"), Some(b"1".to_vec()));
     }
 }

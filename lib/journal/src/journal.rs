@@ -162,30 +162,41 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     /// [`Error::Io`]; the record is then still there.
     pub fn remove(&self, key: &str) -> Result<Option<Arc<Record<T>>>, Error> {
         let _writing = self.writing(key);
-        if self.get(key).is_none() {
+        let Some(there) = self.get(key) else {
             return Ok(None);
-        }
-        self.dir.remove(&file_name(key)?)?;
+        };
+        self.dir
+            .remove(&file_name(key)?, &self.encode(key, &there)?)?;
         Ok(locked(&self.records).remove(key))
     }
 
     fn write(&self, key: &str, value: T) -> Result<Arc<Record<T>>, Error> {
-        let name = file_name(key)?;
+        let boot = Boot::This;
+        let record = Arc::new(Record { boot, value });
+        let bytes = self.encode(key, &record)?;
+        let before = self.get(key).map(|there| self.encode(key, &there));
+        self.dir
+            .replace(&file_name(key)?, &bytes, before.transpose()?.as_deref())?;
+        locked(&self.records).insert(key.into(), Arc::clone(&record));
+        Ok(record)
+    }
+
+    /// The bytes of a record's file.
+    fn encode(&self, key: &str, record: &Record<T>) -> Result<Vec<u8>, Error> {
+        let boot_id = match &record.boot {
+            Boot::This => &self.boot_id,
+            Boot::Earlier { boot_id } => boot_id,
+        };
         let stored = Stored {
             format: FORMAT,
             key,
-            boot_id: self.boot_id.as_str(),
-            value: &value,
+            boot_id: boot_id.as_str(),
+            value: &record.value,
         };
-        let bytes = serde_json::to_vec_pretty(&stored).map_err(|source| Error::Encode {
+        serde_json::to_vec_pretty(&stored).map_err(|source| Error::Encode {
             key: key.into(),
             source,
-        })?;
-        self.dir.replace(&name, &bytes)?;
-        let boot = Boot::This;
-        let record = Arc::new(Record { boot, value });
-        locked(&self.records).insert(key.into(), Arc::clone(&record));
-        Ok(record)
+        })
     }
 }
 

@@ -240,17 +240,16 @@ impl Keeper {
                 next
             }
             Ask::Remove { reply } => {
-                let Some(record) = self.record.clone() else {
-                    let _ = reply.send(Ok(()));
-                    return Next::Stay;
-                };
-                let removing = Record {
-                    removing: true,
-                    ..record
-                };
-                if let Err(refusal) = self.store(removing, false).await {
-                    let _ = reply.send(Err(refusal));
-                    return Next::Stay;
+                // Without a record there may be a daemon all the same: one whose record was lost.
+                if let Some(record) = self.record.clone() {
+                    let removing = Record {
+                        removing: true,
+                        ..record
+                    };
+                    if let Err(refusal) = self.store(removing, false).await {
+                        let _ = reply.send(Err(refusal));
+                        return Next::Stay;
+                    }
                 }
                 self.removers.push(reply);
                 fail_point!("remove::recorded");

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use fail::fail_point;
 use qemu::Qmp;
 use qemu::commands::Quit;
@@ -13,7 +14,7 @@ use tracing::{Instrument, info_span};
 use super::{Ask, Keeper, Phase};
 use crate::fuse;
 use crate::lock::Lock;
-use crate::process::{FindError, Process};
+use crate::process::Process;
 use crate::wire::{Refusal, State, code};
 
 /// How long a daemon may take to end in an orderly way.
@@ -26,9 +27,11 @@ impl Keeper {
         let span = info_span!("remove", id = self.id);
         match self.clear().instrument(span).await {
             Ok(()) => {
-                tracing::info!(id = self.id, "storage daemon removed");
-                self.show(State::Stopped, None, None);
-                self.record = None;
+                if self.record.is_some() {
+                    tracing::info!(id = self.id, "storage daemon removed");
+                    self.show(State::Stopped, None, None);
+                    self.record = None;
+                }
                 for reply in self.removers.drain(..) {
                     // It is gone, whether or not somebody still waits.
                     let _ = reply.send(Ok(()));
@@ -53,10 +56,18 @@ impl Keeper {
     async fn clear(&self) -> Result<(), String> {
         match Process::find(&self.place, &self.engine.boot) {
             Ok(Some(process)) => {
+                if self.record.is_none() {
+                    tracing::warn!(
+                        id = self.id,
+                        pid = process.pid,
+                        "a storage daemon without a recipe is ended"
+                    );
+                }
                 quit(&process, &self.place.qmp()).await;
             }
-            // Whoever locks the file is no daemon of ours, so there is none.
-            Ok(None) | Err(FindError::Foreign { .. }) => {}
+            Ok(None) => {}
+            // Also whoever locks the file and does not look like a daemon of ours: it may be one, of an engine that was told another
+            // path of the same directory.
             Err(why) => return Err(why.to_string()),
         }
         fail_point!("remove::ended");
@@ -73,7 +84,7 @@ impl Keeper {
             // A launcher of an earlier engine that is late finds the lock taken, or no directory.
             let lock = match Lock::take(&place) {
                 Err(why) if why.kind() == io::ErrorKind::NotFound => None,
-                taken => taken?,
+                taken => Some(taken?.context("its lock was taken meanwhile")?),
             };
             match std::fs::remove_dir_all(place.dir()) {
                 Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why.into()),

@@ -308,6 +308,14 @@ async fn a_process_that_is_no_daemon_of_ours_is_left_alone() {
         why.contains(&format!("process {}", std::process::id())),
         "{why}"
     );
+    // It may be a daemon after all: nobody may think that its image is free.
+    let refused = client.remove("b", soon()).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("not removed yet") && refused.contains("is locked by process"),
+        "{refused}"
+    );
+    assert!(world.place("b").exists());
+    drop(file);
     client.remove("b", soon()).await.unwrap();
     assert!(!world.place("b").exists());
 }
@@ -367,6 +375,24 @@ async fn operators_see_what_is_and_why() {
             .is_some_and(|applied| applied < found.revision),
         "{found:?}"
     );
+}
+
+/// A daemon without a recipe (lost, or set aside) is ended by a removal, like any other: who asks may then use the image.
+#[tokio::test]
+async fn a_daemon_without_a_recipe_is_removed_as_well() {
+    let world = World::start(None);
+    let client = world.client();
+    client.put(&idle("a"), soon()).await.unwrap();
+    world.kill_engine();
+    std::fs::write(world.home.path().join("s/records/a.json"), "{").unwrap();
+    world.run(None);
+    assert_eq!(client.get("a", soon()).await.unwrap(), None);
+    assert_eq!(world.daemons().len(), 1);
+    client.remove("a", soon()).await.unwrap();
+    assert_eq!(world.daemons(), [0; 0]);
+    assert!(!world.place("a").exists());
+    // And again: there is nothing.
+    client.remove("a", soon()).await.unwrap();
 }
 
 #[test]
