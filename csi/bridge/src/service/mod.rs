@@ -114,6 +114,8 @@ impl Services {
         match &result {
             Ok(_) if changes => tracing::info!(ms, "done"),
             Ok(_) => tracing::debug!(ms, "done"),
+            // Who looks whether there is one has its answer.
+            Err(why) if !changes && code == Code::NotFound => tracing::debug!(ms, ?code, "{why}"),
             Err(why) => tracing::warn!(ms, ?code, "refused: {why}"),
         }
         Ok(Response::new(result?))
