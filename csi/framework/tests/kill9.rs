@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use framework::conformance::{Disk, Harness};
 use framework::local::{Config, Local};
 use framework::{Access, Backend, CreateVolume, Host, SizeRange, Source, Volume, VolumeId};
-use rig::{QemuIo, Rig};
+use rig::{QemuIo, Rig, attached, run};
 
 const MIB: u64 = 1 << 20;
 const OPERATIONS: [&str; 11] = [
@@ -156,8 +156,8 @@ impl Scene {
     async fn new() -> Self {
         let rig = Rig::new(|_, _| {}).await;
         let local = rig.open().await;
-        let a = attached(&rig, "a").await;
-        let b = attached(&rig, "b").await;
+        let (_, a) = attached(&rig, "a").await;
+        let (_, b) = attached(&rig, "b").await;
         local
             .create(CreateVolume::blank("c", 4 * MIB))
             .await
@@ -315,27 +315,13 @@ impl Scene {
     }
 }
 
-async fn attached(rig: &Rig, name: &str) -> QemuIo {
-    let local = rig.open().await;
-    let volume = local
-        .create(CreateVolume::blank(name, 8 * MIB))
-        .await
-        .unwrap();
-    let host = rig.host(0);
-    let target = local
-        .export(&volume.id, &host, Access::ReadWrite, false)
-        .await
-        .unwrap();
-    rig.connect(&target, &host, 20).await.unwrap()
-}
-
 async fn volume(local: &Local, name: &str) -> Option<Volume> {
     let all = local.list(0, None).await.unwrap().items;
     all.into_iter().find(|volume| volume.name == name)
 }
 
 fn every_step_of_every_operation() {
-    rig::runtime().block_on(async {
+    run(async {
         let mut scene = Scene::new().await;
         for operation in OPERATIONS {
             let mut killed = 0;

@@ -67,20 +67,9 @@ fn chains_are_merged() {
             for snapshot in &snapshots {
                 local.delete_snapshot(&snapshot.id).await.unwrap();
             }
-            let mut rounds = 0;
-            while rig.images().len() > 1 {
-                rounds += 1;
-                assert!(rounds < 50, "served {served}: {:?}", rig.images());
-                local.tidy().await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            merged_to(&rig, &local, 1).await;
             if !served {
-                let host = rig.host(0);
-                let target = local
-                    .export(&volume.id, &host, Access::ReadWrite, false)
-                    .await
-                    .unwrap();
-                disk = rig.connect(&target, &host, 0).await.unwrap();
+                disk = exported(&rig, &volume).await;
             }
             for n in 1..=5u8 {
                 assert_eq!(disk.read(u64::from(n) * MIB).await, Ok(n));
@@ -220,13 +209,7 @@ fn a_killed_daemon_loses_nothing_of_a_fold() {
                     "{pause} ms"
                 );
             }
-            let mut rounds = 0;
-            while rig.images().len() > 3 {
-                rounds += 1;
-                assert!(rounds < 200, "{pause} ms: {:?}", rig.images());
-                local.tidy().await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            merged_to(&rig, &local, 3).await;
             for n in 1..=5u8 {
                 assert_eq!(
                     disk.read(u64::from(n) * MIB).await,

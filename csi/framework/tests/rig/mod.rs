@@ -26,7 +26,6 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-#[allow(dead_code, reason = "not in every test program")]
 pub(crate) fn run(test: impl Future<Output = ()>) {
     runtime().block_on(test);
 }
@@ -225,7 +224,6 @@ impl Drop for Rig {
 }
 
 /// A volume of 8 MiB, and the first host's disk, which waits for a daemon that was killed.
-#[allow(dead_code, reason = "not in every test program")]
 pub(crate) async fn attached(rig: &Rig, name: &str) -> (Volume, QemuIo) {
     let local = rig.open().await;
     let volume = local
