@@ -165,6 +165,8 @@ fn take<O: Resource, K: Indexed>(
             shared.listed(kind);
             tracing::debug!(kind, "listed");
         }
+        // What is known of the kind stays: a definition that is removed takes its objects along, one by one, and an API server that was just
+        // started must not take networks away by not knowing them yet.
         Told::Unknown => shared.listed(kind),
     }
 }
