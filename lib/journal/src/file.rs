@@ -159,36 +159,40 @@ impl Dir {
         }
     }
 
-    /// Puts `bytes` in place of the file `name`, durably and at once. Where that can't be made durable `before` is put there again (or
-    /// nothing, as it was).
+    /// Puts `bytes` in place of the file `name`, durably and at once. Where that can't be made durable, what `before` gives is put there
+    /// again (or nothing, as it was).
     pub(crate) fn replace(
         &self,
         name: &str,
         bytes: &[u8],
-        before: Option<&[u8]>,
+        before: impl FnOnce() -> Result<Option<Vec<u8>>, Error>,
     ) -> Result<(), Error> {
         self.put(name, bytes)?;
         self.sync().inspect_err(|_| self.undo(name, before))
     }
 
-    /// Removes the file `name`, durably; `before` is what is in it.
-    pub(crate) fn remove(&self, name: &str, before: &[u8]) -> Result<(), Error> {
+    /// Removes the file `name`, durably; `before` gives what is in it, as for [`Self::replace`].
+    pub(crate) fn remove(
+        &self,
+        name: &str,
+        before: impl FnOnce() -> Result<Option<Vec<u8>>, Error>,
+    ) -> Result<(), Error> {
         let path = self.path(name);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &path)(error))
             }
-            _ => self.sync().inspect_err(|_| self.undo(name, Some(before))),
+            _ => self.sync().inspect_err(|_| self.undo(name, before)),
         }
     }
 
     /// What is told of a change that failed has to be so: the next start reads the directory.
-    fn undo(&self, name: &str, before: Option<&[u8]>) {
+    fn undo(&self, name: &str, before: impl FnOnce() -> Result<Option<Vec<u8>>, Error>) {
         let path = self.path(name);
-        let undone = match before {
-            Some(bytes) => self.put(name, bytes),
+        let undone = before().and_then(|before| match before {
+            Some(bytes) => self.put(name, &bytes),
             None => std::fs::remove_file(&path).map_err(Error::io("remove", &path)),
-        };
+        });
         if let Err(why) = undone {
             tracing::error!(
                 "journal record {} is not as it was before a change that failed: {why}",
@@ -256,14 +260,15 @@ mod tests {
     fn a_change_that_cannot_be_made_durable_is_none() {
         let temporary = tempfile::tempdir().unwrap();
         let mut dir = Dir::open(temporary.path()).unwrap();
-        dir.replace("old", b"1", None).unwrap();
+        let old = || Ok(Some(b"1".to_vec()));
+        dir.replace("old", b"1", || Ok(None)).unwrap();
         // fsync(2): EINVAL for a file that has no such thing.
         dir.handle = File::open("/dev/null").unwrap();
         let there = |name: &str| std::fs::read(temporary.path().join(name)).ok();
         for refused in [
-            dir.replace("new", b"2", None),
-            dir.replace("old", b"2", Some(b"1")),
-            dir.remove("old", b"1"),
+            dir.replace("new", b"2", || Ok(None)),
+            dir.replace("old", b"2", old),
+            dir.remove("old", old),
         ] {
             assert!(matches!(refused, Err(Error::Io { step: "sync", .. })));
         }

@@ -165,8 +165,8 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let Some(there) = self.get(key) else {
             return Ok(None);
         };
-        self.dir
-            .remove(&file_name(key)?, &self.encode(key, &there)?)?;
+        let before = || self.encode(key, &there).map(Some);
+        self.dir.remove(&file_name(key)?, before)?;
         Ok(locked(&self.records).remove(key))
     }
 
@@ -174,9 +174,11 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let boot = Boot::This;
         let record = Arc::new(Record { boot, value });
         let bytes = self.encode(key, &record)?;
-        let before = self.get(key).map(|there| self.encode(key, &there));
-        self.dir
-            .replace(&file_name(key)?, &bytes, before.transpose()?.as_deref())?;
+        let before = || {
+            let there = self.get(key);
+            there.map(|there| self.encode(key, &there)).transpose()
+        };
+        self.dir.replace(&file_name(key)?, &bytes, before)?;
         locked(&self.records).insert(key.into(), Arc::clone(&record));
         Ok(record)
     }
