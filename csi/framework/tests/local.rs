@@ -16,7 +16,7 @@ use framework::local::Listen;
 use framework::{
     Access, Backend, CreateVolume, Error, Health, Host, Qos, SizeRange, Source, Target,
 };
-use rig::{Rig, attached, kill, run};
+use rig::{Rig, attached, exported, kill, run, used_here};
 
 const MIB: u64 = 1 << 20;
 
@@ -341,10 +341,7 @@ fn what_was_answered_outlives_the_daemon() {
                 "{refused}"
             );
             let host = rig.host(0);
-            let target = local
-                .export(&volume.id, &host, Access::ReadWrite, false)
-                .await;
-            let mut disk = rig.connect(&target.unwrap(), &host, 20).await.unwrap();
+            let mut disk = exported(&rig, &volume).await;
             for n in 1..=4u8 {
                 disk.write_back(u64::from(n) * MIB, 64 << 10, n)
                     .await
@@ -537,17 +534,7 @@ fn a_card_loses_nothing_of_a_recipe() {
     run(async {
         let rig = Rig::new(|_, _| {}).await;
         let local = rig.open().await;
-        let volume = local.create(CreateVolume::blank("a", MIB)).await.unwrap();
-        let host = Host {
-            name: "here".into(),
-            dn: None,
-            engine: Some(rig.config.engine_id.clone()),
-        };
-        let access = Access::ReadWrite;
-        local
-            .export(&volume.id, &host, access, false)
-            .await
-            .unwrap();
+        let volume = used_here(&rig).await;
         let id = rig.daemons().await[0].id.clone();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         let (engine, id) = (rig.client(), id.as_str());
@@ -760,10 +747,7 @@ fn a_lost_record_deletes_nothing() {
         std::fs::write(&record, was).unwrap();
         let host = rig.host(0);
         let local = rig.open().await;
-        let target = local
-            .export(&volume.id, &host, Access::ReadWrite, false)
-            .await;
-        let mut disk = rig.connect(&target.unwrap(), &host, 20).await.unwrap();
+        let mut disk = exported(&rig, &volume).await;
         assert_eq!(disk.read(0).await, Ok(7));
         local.unexport(&volume.id, &host.name).await.unwrap();
     });

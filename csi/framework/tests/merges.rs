@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use framework::conformance::{Disk, Harness};
 use framework::local::Local;
-use framework::{Access, Backend, CreateVolume, Host, Source, Volume};
-use rig::{QemuIo, Rig, attached, kill, run};
+use framework::{Access, Backend, CreateVolume, Source};
+use rig::{Rig, attached, exported, kill, run, used_here};
 
 const MIB: u64 = 1 << 20;
 
@@ -84,17 +84,7 @@ fn a_chain_is_bounded_under_a_fuse_export() {
     run(async {
         let rig = Rig::new(|_, config| config.max_chain = 8).await;
         let local = rig.open().await;
-        let volume = local.create(CreateVolume::blank("a", MIB)).await.unwrap();
-        let host = Host {
-            name: "here".into(),
-            dn: None,
-            engine: Some(rig.config.engine_id.clone()),
-        };
-        let access = Access::ReadWrite;
-        local
-            .export(&volume.id, &host, access, false)
-            .await
-            .unwrap();
+        let (volume, access) = (used_here(&rig).await, Access::ReadWrite);
         let daemon = rig.daemons().await.remove(0);
         let file = rig.dir.path().join("disk");
         std::fs::write(&file, "").unwrap();
@@ -329,14 +319,6 @@ async fn merged_to(rig: &Rig, local: &Local, images: usize) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("not merged: {:?}", rig.images());
-}
-
-async fn exported(rig: &Rig, volume: &Volume) -> QemuIo {
-    let (local, host) = (rig.open().await, rig.host(0));
-    let target = local.export(&volume.id, &host, Access::ReadWrite, false);
-    rig.connect(&target.await.unwrap(), &host, 20)
-        .await
-        .unwrap()
 }
 
 fn a_killed_daemon_loses_nothing_of_a_merge() {

@@ -230,12 +230,35 @@ pub(crate) async fn attached(rig: &Rig, name: &str) -> (Volume, QemuIo) {
         .create(CreateVolume::blank(name, 8 << 20))
         .await
         .unwrap();
-    let host = rig.host(0);
-    let target = local
-        .export(&volume.id, &host, Access::ReadWrite, false)
+    let disk = exported(rig, &volume).await;
+    (volume, disk)
+}
+
+/// The first host's disk of a volume, as of [`attached`].
+pub(crate) async fn exported(rig: &Rig, volume: &Volume) -> QemuIo {
+    let (local, host) = (rig.open().await, rig.host(0));
+    let target = local.export(&volume.id, &host, Access::ReadWrite, false);
+    rig.connect(&target.await.unwrap(), &host, 20)
+        .await
+        .unwrap()
+}
+
+/// A volume of 1 MiB that the target's own node uses, as host `here`.
+#[allow(dead_code, reason = "not in every test program")]
+pub(crate) async fn used_here(rig: &Rig) -> Volume {
+    let local = rig.open().await;
+    let volume = local
+        .create(CreateVolume::blank("a", 1 << 20))
         .await
         .unwrap();
-    (volume, rig.connect(&target, &host, 20).await.unwrap())
+    let host = Host {
+        name: "here".into(),
+        dn: None,
+        engine: Some(rig.config.engine_id.clone()),
+    };
+    let target = local.export(&volume.id, &host, Access::ReadWrite, false);
+    target.await.unwrap();
+    volume
 }
 
 #[allow(dead_code, reason = "not in every test program")]
